@@ -1,0 +1,23 @@
+"""Errors a user can meet; each message says what was got, what is legal and what to do."""
+
+from __future__ import annotations
+
+
+class AutoGazeError(Exception):
+    """Base of the errors that autogaze raises about its input."""
+
+
+class GazeFileError(AutoGazeError):
+    """A file or JSON value does not hold a gaze that this version reads."""
+
+
+class VideoError(AutoGazeError):
+    """A video source cannot be opened, or nothing in it can be decoded."""
+
+
+class CheckpointError(AutoGazeError):
+    """A checkpoint is missing, incomplete, or does not fit the model."""
+
+
+class BudgetError(AutoGazeError, ValueError):
+    """A ratio, threshold or other limit is not legal, or not one this selector can keep."""

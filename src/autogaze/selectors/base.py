@@ -1,0 +1,129 @@
+"""What every selector is: something that turns frames into a gaze within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from autogaze.errors import BudgetError
+from autogaze.frames import Frames
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, PatchGrid
+
+CLIP_FRAMES = 16
+"""Frames of one clip: what the gaze model sees at once, and what a clip budget is spread over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many patches may be used, and when a frame is good enough. A limit that is None does not apply.
+
+    Raises:
+        BudgetError: a limit is not a number in its legal range.
+    """
+
+    ratio: float | tuple[float, ...] | None = None
+    """Ceiling as a share of the patches of a frame, in (0, 1]; a tuple has one for each frame of a clip."""
+    threshold: float | None = None
+    """A frame ends once its reconstruction loss is at or below this, in the selector's own unit."""
+    psnr_db: float | None = None
+    """A frame ends once its reconstruction has at least this PSNR."""
+    per: Literal["frame", "clip"] = "frame"
+    """Whether ``ratio`` limits every frame, or a clip of 16 frames whose frames share what it allows."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ratio, list):
+            object.__setattr__(self, "ratio", tuple(self.ratio))
+        for ratio in self.ratios():
+            if not 0 < ratio <= 1:  # also false for NaN
+                raise BudgetError(
+                    f"ratio must be above 0 and at most 1, got {ratio}; 0.1 keeps at most a tenth"
+                )
+        if self.ratio == ():
+            raise BudgetError("ratio must be a number or name one number for each frame of a clip, got none")
+        if self.per == "clip" and isinstance(self.ratio, tuple):
+            raise BudgetError("a ratio for each frame cannot also be one budget per clip; give one number")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise BudgetError(f"threshold must be a finite number, got {self.threshold}")
+        if self.psnr_db is not None and not math.isfinite(self.psnr_db):
+            raise BudgetError(f"psnr_db must be a finite number, got {self.psnr_db}")
+        if self.per not in ("frame", "clip"):
+            raise BudgetError(f'per must be "frame" or "clip", got {self.per!r}')
+
+    def ratios(self) -> tuple[float, ...]:
+        """The ratios given, none or one or one for each frame of a clip."""
+        if self.ratio is None:
+            return ()
+        return self.ratio if isinstance(self.ratio, tuple) else (float(self.ratio),)
+
+    def max_patches(self, num_patches: int, frame_of_clip: int) -> int:
+        """Most gazes that frame number ``frame_of_clip`` of its clip may get, out of ``num_patches``; at least 1.
+
+        Raises:
+            BudgetError: there is no ratio for that frame.
+        """
+        ratios = self.ratios()
+        if not ratios:
+            return num_patches
+        if len(ratios) == 1:
+            return max_patches(ratios[0], num_patches)
+        if frame_of_clip >= len(ratios):
+            raise BudgetError(f"ratio has {len(ratios)} numbers, too few for frame {frame_of_clip} of a clip")
+        return max_patches(ratios[frame_of_clip], num_patches)
+
+
+def max_patches(ratio: float, num_patches: int) -> int:
+    """``max(1, floor(ratio · num_patches))``, with 0.29 of 100 being 29 whatever binary fractions say."""
+    return max(1, math.floor(ratio * num_patches + 1e-9))
+
+
+class SelectorSession(Protocol):
+    """One video on its way through a selector."""
+
+    layout: FrameLayout
+    """Layout of every gaze that :meth:`step` returns."""
+
+    def step(self, frames: Frames) -> Gaze:
+        """The gaze of the next frames of the video (any number of them, at least 1), with their times.
+
+        Raises:
+            ValueError: the frames are not of the session's height and width.
+        """
+        ...
+
+
+class Selector(Protocol):
+    """Anything that turns a video into a :class:`~autogaze.gaze.Gaze`, learned or not."""
+
+    name: str
+    """Short name, as the command line takes it."""
+    grid: PatchGrid
+    """Patches of one tile."""
+    default_budget: Budget
+    """What is used when the user gives no limit."""
+    needs_motion_vectors: bool
+    """Whether :attr:`Frames.motion_vectors` must be there."""
+
+    def open(self, layout: FrameLayout, budget: Budget) -> SelectorSession:
+        """Start on a video whose frames have this layout.
+
+        Raises:
+            BudgetError: the budget names a limit that this selector cannot keep.
+        """
+        ...
+
+
+def clips(frames: Frames, *, start: int) -> Iterator[tuple[Frames, int]]:
+    """Cut frames where clips of a video begin.
+
+    ``start`` is the number of the first frame in the video; yields (frames of one clip, position of the first
+    of them in that clip).
+    """
+    done = 0
+    while done < len(frames):
+        position = (start + done) % CLIP_FRAMES
+        upto = min(len(frames), done + CLIP_FRAMES - position)
+        yield frames[done:upto], position
+        done = upto
