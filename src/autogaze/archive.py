@@ -36,9 +36,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def save(
-    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], *, header: Mapping[str, Any]
-) -> None:
+def save(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], *, header: Mapping[str, Any]) -> None:
     """Write arrays and a header atomically.
 
     Raises:

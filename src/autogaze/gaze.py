@@ -125,9 +125,7 @@ class Gaze:
             frames = slice(frames % self.num_frames, frames % self.num_frames + 1)
         chosen = np.arange(self.num_frames)[frames]
         end = np.cumsum(self.count)
-        gazes = np.concatenate(
-            [np.arange(end[t] - self.count[t], end[t]) for t in chosen] or [np.empty(0, int)]
-        )
+        gazes = np.concatenate([np.arange(end[t] - self.count[t], end[t]) for t in chosen] or [np.empty(0, int)])
         return replace(
             self,
             index=self.index[gazes],
@@ -255,9 +253,7 @@ class Gaze:
         """
         arrays, header = archive.load(path)
         if header.get("format") != FORMAT:
-            raise GazeFileError(
-                f"{path} is not a gaze file; `autogaze gaze` and Gaze.save() write such files"
-            )
+            raise GazeFileError(f"{path} is not a gaze file; `autogaze gaze` and Gaze.save() write such files")
         if header.get("version") != FORMAT_VERSION:
             raise GazeFileError(
                 f"{path} has gaze format version {header.get('version')}, "
@@ -277,9 +273,7 @@ class Gaze:
         def plain(values: NDArray[Any] | None) -> list[Any] | None:
             if values is None:
                 return None
-            return [
-                None if value != value or value in (np.inf, -np.inf) else value for value in values.tolist()
-            ]
+            return [None if value != value or value in (np.inf, -np.inf) else value for value in values.tolist()]
 
         return {
             "format": FORMAT,

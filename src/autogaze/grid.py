@@ -77,9 +77,7 @@ class PatchGrid:
             raise IndexError(f"scale {scale} is outside 0..{self.num_scales - 1}")
         side = np.asarray(self.sides)[scales]
         if ((rows < 0) | (rows >= side) | (columns < 0) | (columns >= side)).any():
-            raise IndexError(
-                f"row {row}, column {column} is outside the {side} patches a side of scale {scale}"
-            )
+            raise IndexError(f"row {row}, column {column} is outside the {side} patches a side of scale {scale}")
         result = np.asarray(self.offsets)[scales] + rows * side + columns
         return int(result) if isinstance(scale, int) else result
 
@@ -133,9 +131,7 @@ class FrameLayout:
             ("columns", self.tile_columns, self.tile_width_px, self.width_px),
         ):
             if tiles < 1 or tile_px < 1 or tiles * tile_px < frame_px or (tiles - 1) * tile_px >= frame_px:
-                raise ValueError(
-                    f"{tiles} tile {name} of {tile_px} px do not cover {frame_px} px without spare"
-                )
+                raise ValueError(f"{tiles} tile {name} of {tile_px} px do not cover {frame_px} px without spare")
 
     @classmethod
     def resized(cls, grid: PatchGrid, *, height_px: int, width_px: int) -> FrameLayout:
@@ -233,11 +229,7 @@ class FrameLayout:
             raise IndexError(f"scale {scale} is outside 0..{self.grid.num_scales - 1}")
         side = np.asarray(self.grid.sides)[scale]
         tile_row, tile_column = row // side, column // side
-        if (
-            (row < 0) | (tile_row >= self.tile_rows) | (column < 0) | (tile_column >= self.tile_columns)
-        ).any():
-            raise IndexError(
-                f"row {row}, column {column} is outside {self.tile_rows} × {self.tile_columns} tiles"
-            )
+        if ((row < 0) | (tile_row >= self.tile_rows) | (column < 0) | (tile_column >= self.tile_columns)).any():
+            raise IndexError(f"row {row}, column {column} is outside {self.tile_rows} × {self.tile_columns} tiles")
         tile = tile_row * self.tile_columns + tile_column
         return tile * self.grid.num_patches + self.grid.index(scale, row % side, column % side)

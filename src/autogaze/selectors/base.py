@@ -38,9 +38,7 @@ class Budget:
             object.__setattr__(self, "ratio", tuple(self.ratio))
         for ratio in self.ratios():
             if not 0 < ratio <= 1:  # also false for NaN
-                raise BudgetError(
-                    f"ratio must be above 0 and at most 1, got {ratio}; 0.1 keeps at most a tenth"
-                )
+                raise BudgetError(f"ratio must be above 0 and at most 1, got {ratio}; 0.1 keeps at most a tenth")
         if self.ratio == ():
             raise BudgetError("ratio must be a number or name one number for each frame of a clip, got none")
         if self.per == "clip" and isinstance(self.ratio, tuple):
