@@ -1,0 +1,248 @@
+"""Decoding gazes: a preallocated cache, one pass a group, all clips in one batch, rows that finish dropped.
+
+Shape letters: B clips, A clips still gazing at this frame, N packed tokens of them, P visual tokens of a frame,
+C channels, H query heads, G key/value heads, D channels of a head, L tokens of the cache, K gazes one pass
+proposes, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autogaze.attention import CausalStrip, Spans, append, attend_rows, attend_together
+from autogaze.choosing import FrameGaze, FrameSlots, Sampler, choose
+from autogaze.models.autogaze.configuration_autogaze import Positions
+from autogaze.models.autogaze.modeling_autogaze import GazeDecoder, rotate
+
+
+@dataclass(slots=True)
+class DecoderState:
+    """The decoder's memory of B clips; changed in place by :meth:`Engine.decode_frame`."""
+
+    keys: list[Tensor]
+    """Per layer (B, L, G, D)."""
+    values: list[Tensor]
+    """Per layer (B, L, G, D)."""
+    length: list[int]
+    """(B,) tokens of each clip in the cache."""
+    unfed: list[NDArray[np.int64]]
+    """(B,) gazes kept but not yet read by the decoder: those of each clip's last group."""
+
+    def snapshot(self) -> DecoderState:
+        """The state as it is now. It shares the cache, whose written part never changes while this state goes on."""
+        return DecoderState(self.keys, self.values, list(self.length), list(self.unfed))
+
+    def fork(self) -> DecoderState:
+        """A state that goes on by itself from here: the cache is copied."""
+        return DecoderState(
+            [keys.clone() for keys in self.keys],
+            [values.clone() for values in self.values],
+            list(self.length),
+            list(self.unfed),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerWeights:
+    """One block's weights, fused: norms folded into the projection that follows them."""
+
+    qkv: Tensor
+    o: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+@dataclass(slots=True)
+class _Weights:
+    layers: list[_LayerWeights]
+    stamp: tuple[tuple[int, int], ...]
+
+
+class Engine:
+    """Decodes with the weights of a :class:`GazeDecoder`, on its device and in its precision."""
+
+    def __init__(self, decoder: GazeDecoder, *, positions: Positions, together: bool | None = None) -> None:
+        """``together`` picks the attention of all rows in one call or row by row; None: row by row on a CPU."""
+        self.decoder = decoder
+        self.positions = positions
+        self._together = together
+        self._weights: _Weights | None = None
+        self._strip: CausalStrip | None = None
+        self._rotary: tuple[Tensor, Tensor] | None = None
+
+    def start(self, clips: int, *, capacity: int) -> DecoderState:
+        """An empty state for ``clips`` clips of at most ``capacity`` tokens each; it grows when that is passed."""
+        attention = self.decoder.model.layers[0].self_attn
+        weight: Tensor = attention.k_proj.weight  # type: ignore[union-attr,assignment]
+        heads = weight.shape[0] // attention.head_dim  # type: ignore[union-attr,operator]
+        shape = (clips, capacity, heads, attention.head_dim)
+        layers = range(len(self.decoder.model.layers))
+        return DecoderState(
+            keys=[weight.new_empty(shape) for _ in layers],
+            values=[weight.new_empty(shape) for _ in layers],
+            length=[0] * clips,
+            unfed=[np.empty(0, np.int64)] * clips,
+        )
+
+    @torch.inference_mode()
+    def decode_frame(
+        self,
+        state: DecoderState,
+        visual_BPC: Tensor,
+        *,
+        max_gazes: int,
+        threshold: float | None = None,
+        sampler: Sampler | None = None,
+    ) -> list[FrameGaze]:
+        """Gaze at the next frame of every clip.
+
+        Args:
+            state: memory of the frames before; advanced in place.
+            visual_BPC: the frame's visual tokens.
+            max_gazes: most gazes a clip may get, at least 1.
+            threshold: predicted loss at which a frame ends; None: it never does.
+            sampler: draws instead of taking the likeliest; None: greedy.
+        """
+        clips, K, V = len(state.length), self.decoder.group_size, self.decoder.vocab_size
+        if sampler is not None and len(sampler) != clips:
+            raise ValueError(f"the sampler has {len(sampler)} generators for {clips} clips")
+        rows = list(range(clips))
+        taken_BV = np.zeros((clips, V), bool)
+        taken_BV[:, -1] = True  # the end token is never chosen
+        left_B = np.full(clips, max_gazes)
+        slots = [FrameSlots() for _ in rows]
+        hidden_AC = self._read_frame(state, visual_BPC)
+        anchor = list(state.length)  # where the frame's first feed ended
+        while True:
+            logits_AKV, loss_AK = (out.cpu().numpy() for out in self.decoder.read_out(hidden_AC))
+            group = choose(
+                logits_AKV,
+                loss_AK,
+                taken_BV[rows],
+                left_B[rows],
+                first_A=np.array([len(slots[row]) == 0 for row in rows]),
+                threshold=threshold,
+                noise_AKV=None if sampler is None else sampler.noise(rows, (K, V)),
+                temperature=1.0 if sampler is None else sampler.temperature,
+            )
+            for clip, row in enumerate(rows):
+                state.unfed[row] = slots[row].add(group, clip, loss_before=loss_AK[clip, 0])
+                taken_BV[row, group.index_AK[clip, : group.size_A[clip]]] = True
+            left_B[rows] -= group.size_A
+            rows = [row for row, ended in zip(rows, group.ended_A, strict=True) if not ended]
+            if not rows:
+                return [frame.finish() for frame in slots]
+            hidden_AC = self._read_group(state, rows, anchor)
+
+    def _read_frame(self, state: DecoderState, visual_BPC: Tensor) -> Tensor:
+        """Feed what the frame before left unfed and the visual tokens; output (B, C) at the last of them."""
+        B, P, _ = visual_BPC.shape
+        new = [len(unfed) + P for unfed in state.unfed]
+        gazes = self._embed(state.unfed).split([len(unfed) for unfed in state.unfed])
+        x_NC = torch.cat([part for b in range(B) for part in (gazes[b], visual_BPC[b])])
+        positions = [np.arange(length, length + n) for length, n in zip(state.length, new, strict=True)]
+        return self._feed(state, list(range(B)), x_NC, new, np.concatenate(positions))
+
+    def _read_group(self, state: DecoderState, rows: list[int], anchor: list[int]) -> Tensor:
+        """Feed the group just chosen of the rows that go on; output (A, C) at its last gaze."""
+        K = self.decoder.group_size
+        start = anchor if self.positions == "reference" else state.length
+        shift = -K if self.positions == "reference" else 0
+        positions = [np.arange(K) + start[row] + shift for row in rows]
+        x_NC = self._embed([state.unfed[row] for row in rows])
+        return self._feed(state, rows, x_NC, [K] * len(rows), np.concatenate(positions))
+
+    def _embed(self, gazes: Sequence[NDArray[np.int64]]) -> Tensor:
+        weight = self.decoder.model.embed_tokens.weight
+        return F.embedding(torch.from_numpy(np.concatenate(gazes)).to(weight.device), weight)
+
+    def _feed(
+        self, state: DecoderState, rows: list[int], x_NC: Tensor, new: list[int], position_N: NDArray[np.int64]
+    ) -> Tensor:
+        """Append tokens to the cache; the decoder's normed output (A, C) at the last token of each row."""
+        for row, n in zip(rows, new, strict=True):
+            state.length[row] += n
+        self._make_room(state)
+        spans = Spans(rows, new, [state.length[row] for row in rows])
+        cos_N1D, sin_N1D = self._rotary_at(position_N, x_NC)
+        last_A = np.cumsum(new) - 1
+        layers = self._fused()
+        model = self.decoder.model
+        eps = model.norm.eps
+        for number, weights in enumerate(layers):
+            keys, values = state.keys[number], state.values[number]
+            heads = (x_NC.shape[0], -1, keys.shape[-1])
+            qkv = F.linear(_norm(x_NC, eps), weights.qkv).view(heads)
+            G = keys.shape[2]
+            qk, v = qkv[:, : qkv.shape[1] - G], qkv[:, qkv.shape[1] - G :]
+            qk = rotate(qk, cos_N1D, sin_N1D)
+            q, k = qk[:, :-G], qk[:, -G:]
+            append(keys, k, spans)
+            append(values, v, spans)
+            if number == len(layers) - 1:
+                # Nobody reads the last block's output but the heads, and they only at each row's last token.
+                last = torch.from_numpy(last_A).to(x_NC.device)
+                x_NC, q = x_NC[last], q[last]
+            attended = self._attend(q, keys, values, spans)
+            x_NC = x_NC + F.linear(attended.flatten(1), weights.o)
+            gate, up = F.linear(_norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
+            x_NC = x_NC + F.linear(F.silu(gate) * up, weights.down)
+        return model.norm(x_NC)  # type: ignore[no-any-return]
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:
+        together = self._together if self._together is not None else q.device.type != "cpu"
+        if together:
+            return attend_together(q, keys, values, spans)
+        new, capacity = max(spans.new), keys.shape[1]
+        strip = self._strip
+        if strip is None or strip.new < new or strip.capacity < capacity or strip.strip.device != q.device:
+            strip = self._strip = CausalStrip(new=new, capacity=capacity, device=q.device, dtype=q.dtype)
+        return attend_rows(q, keys, values, spans, strip)
+
+    def _make_room(self, state: DecoderState) -> None:
+        needed, capacity = max(state.length), state.keys[0].shape[1]
+        if needed > capacity:
+            more = max(needed, 2 * capacity) - capacity
+            state.keys = [F.pad(keys, (0, 0, 0, 0, 0, more)) for keys in state.keys]
+            state.values = [F.pad(values, (0, 0, 0, 0, 0, more)) for values in state.values]
+
+    def _rotary_at(self, position_N: NDArray[np.int64], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (N, 1, D) from a table that is extended when a position passes its end."""
+        table = self._rotary
+        needed = int(position_N.max()) + 1
+        if table is None or len(table[0]) < needed or table[0].device != like.device or table[0].dtype != like.dtype:
+            length = max(needed, 1024, 0 if table is None else 2 * len(table[0]))
+            table = self._rotary = self.decoder.model.rotary(torch.arange(length, device=like.device), like.dtype)
+        position = torch.from_numpy(position_N).to(like.device)
+        return table[0][position], table[1][position]
+
+    def _fused(self) -> list[_LayerWeights]:
+        """Fused weights, made again whenever a parameter was changed or moved."""
+        stamp = tuple((weight.data_ptr(), weight._version) for weight in self.decoder.model.layers.parameters())
+        if self._weights is None or self._weights.stamp != stamp:
+            self._weights = _Weights([_fuse(layer) for layer in self.decoder.model.layers], stamp)
+        return self._weights.layers
+
+
+def _fuse(layer: torch.nn.Module) -> _LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])  # type: ignore
+    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])  # type: ignore
+    return _LayerWeights(
+        qkv=(qkv * layer.input_layernorm.weight).detach(),  # type: ignore
+        o=attention.o_proj.weight.detach(),  # type: ignore
+        gate_up=(gate_up * layer.post_attention_layernorm.weight).detach(),  # type: ignore
+        down=mlp.down_proj.weight.detach(),  # type: ignore
+    )
+
+
+def _norm(x: Tensor, eps: float) -> Tensor:
+    """RMS norm without its weight, which the fused projection carries."""
+    return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)

@@ -1,0 +1,307 @@
+"""The gaze network, to be read from top to bottom: encoder, connector, decoder, heads.
+
+Shape letters: B clips, T frames, P visual tokens of a frame, L tokens of a sequence, C channels,
+H query heads, G key/value heads, D channels of a head, K gazes one pass proposes, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autogaze.models.autogaze.configuration_autogaze import (
+    ConnectorConfig,
+    GazeDecoderConfig,
+    GazeModelConfig,
+    RopeScaling,
+    VisionModelConfig,
+)
+
+
+class CausalConvBlock(nn.Module):
+    """A 3-D convolution that sees its own and earlier frames, then ReLU."""
+
+    def __init__(self, config: VisionModelConfig) -> None:
+        super().__init__()
+        space, self.time = config.trunk_spatial_kernel_size, config.trunk_temporal_kernel_size
+        self.conv3d = nn.Conv3d(
+            config.hidden_dim,
+            config.hidden_dim,
+            (self.time, space, space),
+            padding=(0, space // 2, space // 2),
+        )
+
+    def forward(self, x_BCThw: Tensor, past_BCThw: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Outputs of the given frames, and the last inputs, which the next call needs as ``past_BCThw``."""
+        if past_BCThw is None:
+            B, C, _, h, w = x_BCThw.shape
+            past_BCThw = x_BCThw.new_zeros(B, C, self.time - 1, h, w)
+        seen = torch.cat([past_BCThw, x_BCThw], dim=2)
+        return F.relu(self.conv3d(seen)), seen[:, :, seen.shape[2] - (self.time - 1) :]
+
+
+class VisionModel(nn.Module):
+    """Patch convolution, norm, causal blocks, projection: one vector for every 16 × 16 pixels."""
+
+    def __init__(self, config: VisionModelConfig) -> None:
+        super().__init__()
+        self.temporal_conv = nn.Conv3d(
+            3, config.hidden_dim, (1, config.kernel_size, config.kernel_size), (1, config.kernel_size, config.kernel_size)
+        )
+        self.norm = nn.LayerNorm(config.hidden_dim, eps=1e-5)
+        self.blocks = nn.ModuleList(CausalConvBlock(config) for _ in range(config.depth))
+        self.out_proj = nn.Conv3d(config.hidden_dim, config.out_dim, 1)
+
+    def forward(self, video_BTCHW: Tensor, past: tuple[Tensor, ...] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Features (B, C, T, h, w) of normalised frames, and what the frames after them need as ``past``."""
+        x = self.temporal_conv(video_BTCHW.transpose(1, 2))
+        x = self.norm(x.movedim(1, -1)).movedim(-1, 1)
+        kept = []
+        for number, block in enumerate(self.blocks):
+            x, last = block(x, None if past is None else past[number])
+            kept.append(last)
+        return self.out_proj(x), tuple(kept)
+
+
+class Connector(nn.Module):
+    """Adds a learned position to every visual token of a frame."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.empty(config.num_tokens, config.hidden_dim))
+
+    def forward(self, features_BCThw: Tensor) -> Tensor:
+        """Visual tokens (B, T, P, C)."""
+        return features_BCThw.flatten(3).permute(0, 2, 3, 1) + self.pos_embed
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm, computed in fp32 (Zhang & Sennrich 2019)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape and dtype as ``x``."""
+        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype) * self.weight
+
+
+def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> Tensor:
+    """(D / 2,) fp32 radians per position (Su et al. 2021), with Llama-3 scaling if asked for."""
+    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    if scaling is None:
+        return frequency
+    wavelength = 2 * math.pi / frequency
+    stretched = frequency / scaling.factor
+    share = (scaling.original_max_position_embeddings / wavelength - scaling.low_freq_factor) / (
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
+    between = (1 - share) * stretched + share * frequency
+    long = wavelength > scaling.original_max_position_embeddings / scaling.low_freq_factor
+    short = wavelength < scaling.original_max_position_embeddings / scaling.high_freq_factor
+    return torch.where(long, stretched, torch.where(short, frequency, between))
+
+
+def rotate(x_LHD: Tensor, cos_L1D: Tensor, sin_L1D: Tensor) -> Tensor:
+    """Rotate channel pairs (d, d + D/2) of every head by the angle of its position."""
+    first, second = x_LHD.chunk(2, dim=-1)
+    return x_LHD * cos_L1D + torch.cat([-second, first], dim=-1) * sin_L1D
+
+
+class Attention(nn.Module):
+    """The projections of grouped-query attention; who may see whom is the caller's affair."""
+
+    def __init__(self, config: GazeDecoderConfig) -> None:
+        super().__init__()
+        assert config.head_dim is not None
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, config.hidden_size, bias=False)
+
+    def forward(self, x_BLC: Tensor, cos_BL1D: Tensor, sin_BL1D: Tensor, visible_B1LL: Tensor) -> Tensor:
+        """Attention among the given tokens, (B, L, C)."""
+        heads = (*x_BLC.shape[:2], -1, self.head_dim)
+        q = rotate(self.q_proj(x_BLC).view(heads), cos_BL1D, sin_BL1D).transpose(1, 2)
+        k = rotate(self.k_proj(x_BLC).view(heads), cos_BL1D, sin_BL1D).transpose(1, 2)
+        v = self.v_proj(x_BLC).view(heads).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v, visible_B1LL, enable_gqa=q.shape[1] != k.shape[1])
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward layer (Shazeer 2020)."""
+
+    def __init__(self, config: GazeDecoderConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm block."""
+
+    def __init__(self, config: GazeDecoderConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x_BLC: Tensor, cos_BL1D: Tensor, sin_BL1D: Tensor, visible_B1LL: Tensor) -> Tensor:
+        """Same shape as ``x_BLC``."""
+        x_BLC = x_BLC + self.self_attn(self.input_layernorm(x_BLC), cos_BL1D, sin_BL1D, visible_B1LL)
+        return x_BLC + self.mlp(self.post_attention_layernorm(x_BLC))
+
+
+class DecoderModel(nn.Module):
+    """Gaze embedding, blocks and final norm."""
+
+    def __init__(self, config: GazeDecoderConfig) -> None:
+        super().__init__()
+        assert config.head_dim is not None
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._rope = (config.head_dim, config.rope_theta, config.rope_scaling)
+
+    def rotary(self, position_BL: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (B, L, 1, D) of the angle of every position."""
+        # Computed here and not kept in a buffer: half-precision models would round the frequencies.
+        frequency = rotary_frequencies(*self._rope).to(position_BL.device)
+        angle = position_BL.float()[..., None, None] * frequency
+        angle = torch.cat([angle, angle], dim=-1)
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+    def forward(self, x_BLC: Tensor, position_BL: Tensor, visible_BLL: Tensor) -> Tensor:
+        """Normed output (B, L, C) of token embeddings; ``visible`` is true where a row may see a column."""
+        cos, sin = self.rotary(position_BL, x_BLC.dtype)
+        for layer in self.layers:
+            x_BLC = layer(x_BLC, cos, sin, visible_BLL[:, None])
+        return self.norm(x_BLC)
+
+
+class GazeDecoder(nn.Module):
+    """The decoder with its two heads."""
+
+    def __init__(self, config: GazeDecoderConfig) -> None:
+        super().__init__()
+        self.group_size = config.num_multi_token_pred
+        self.vocab_size = config.vocab_size
+        self.model = DecoderModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.num_multi_token_pred * config.vocab_size, bias=False)
+        self.task_loss_prediction_head = nn.Linear(config.hidden_size, config.num_multi_token_pred, bias=False)
+
+    def read_out(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (…, K, V) of the next K gazes and the K losses (…, K) predicted before each, in fp32."""
+        logits = self.lm_head(hidden).unflatten(-1, (self.group_size, self.vocab_size))
+        return logits.float(), self.task_loss_prediction_head(hidden).float()
+
+
+class TeacherForcing(NamedTuple):
+    """What the model says about given gazes. N gazes of all frames."""
+
+    log_probability_BN: Tensor
+    """Log of the probability of each gaze among all V entries at temperature 1, nothing masked."""
+    predicted_loss_BN: Tensor
+    """Predicted reconstruction loss of the frame after each gaze."""
+
+
+class GazeModel(nn.Module):
+    """Encoder, connector and decoder."""
+
+    def __init__(self, config: GazeModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision_model = VisionModel(config.vision_model_config)
+        self.connector = Connector(config.connector_config)
+        self.gaze_decoder = GazeDecoder(config.gaze_decoder_config)
+        self.init_weights()
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Fresh weights: normal with the configured deviation, zero biases, unit norms."""
+        std = self.config.gaze_decoder_config.initializer_range
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=std, generator=generator)
+            elif isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.connector.pos_embed, std=std, generator=generator)
+
+    def forward(
+        self,
+        video_BTCHW: Tensor,
+        index_BN: Tensor,
+        kept_BN: Tensor,
+        count_T: Tensor | list[int],
+    ) -> TeacherForcing:
+        """Score given gazes in one parallel pass (teacher forcing), differentiably.
+
+        Args:
+            video_BTCHW: normalised frames of the side the encoder reads.
+            index_BN: int64 patch index of each gaze inside its own frame; frame by frame.
+            kept_BN: bool, false where a slot is padding; what stands there changes nothing.
+            count_T: slots of each frame; they sum to N.
+        """
+        features_BCThw, _ = self.vision_model(video_BTCHW)
+        return self.score(self.connector(features_BCThw), index_BN, kept_BN, count_T)
+
+    def score(
+        self, visual_BTPC: Tensor, index_BN: Tensor, kept_BN: Tensor, count_T: Tensor | list[int]
+    ) -> TeacherForcing:
+        """The decoder's half of :meth:`forward`, given visual tokens."""
+        counts = [int(count) for count in count_T]
+        decoder, K = self.gaze_decoder, self.gaze_decoder.group_size
+        B, T, P, _ = visual_BTPC.shape
+        # Padding may hold anything, an end token included; what is read there is thrown away.
+        index_BN = index_BN.clamp(0, decoder.vocab_size - 1)
+        embedded = decoder.model.embed_tokens(index_BN)
+        tokens, kept = [], []
+        for t, (gazes, keep) in enumerate(zip(embedded.split(counts, 1), kept_BN.split(counts, 1), strict=True)):
+            tokens += [visual_BTPC[:, t], gazes]
+            kept += [keep.new_ones(B, P), keep]
+        x_BLC, kept_BL = torch.cat(tokens, 1), torch.cat(kept, 1)
+        L = x_BLC.shape[1]
+        visible = torch.ones(L, L, dtype=torch.bool, device=x_BLC.device).tril() & kept_BL[:, None, :]
+        # A padded row would see nothing and turn into NaN, which poisons gradients: let it see itself.
+        visible = visible | torch.eye(L, dtype=torch.bool, device=x_BLC.device)
+        hidden_BLC = decoder.model(x_BLC, kept_BL.long().cumsum(1).sub(1).clamp(min=0), visible)
+        before_N, own_N = _group_starts(counts, P, K, x_BLC.device)
+        rank_N = torch.cat([torch.arange(count, device=x_BLC.device) % K for count in counts])
+        return self._read(hidden_BLC, index_BN, before_N, own_N, rank_N)
+
+    def _read(self, hidden_BLC: Tensor, index_BN: Tensor, before_N: Tensor, own_N: Tensor, rank_N: Tensor) -> TeacherForcing:
+        decoder, K = self.gaze_decoder, self.gaze_decoder.group_size
+        starts, group_N = torch.unique_consecutive(before_N, return_inverse=True)
+        logits_BSKV, loss_BSK = decoder.read_out(hidden_BLC[:, starts])
+        chosen = logits_BSKV.log_softmax(-1)[:, group_N, rank_N].gather(-1, index_BN[..., None])[..., 0]
+        # The loss after gaze r of a group is what head r + 1 said before the group; after the last gaze of a
+        # full group it is what head 0 says once that gaze has been read.
+        own_loss_BN = decoder.task_loss_prediction_head(hidden_BLC[:, own_N])[..., 0].float()
+        after = torch.where(rank_N < K - 1, loss_BSK[:, group_N, (rank_N + 1) % K], own_loss_BN)
+        return TeacherForcing(chosen, after)
+
+
+def _group_starts(counts: list[int], visual_tokens: int, group_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For every gaze: the token its group is read out at, and its own token, as positions in the sequence."""
+    before, own, start = [], [], 0
+    for count in counts:
+        start += visual_tokens
+        for gaze in range(count):
+            own.append(start + gaze)
+            before.append(start + gaze // group_size * group_size - 1)
+        start += count
+    return torch.tensor(before, device=device), torch.tensor(own, device=device)
