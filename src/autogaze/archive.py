@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import tempfile
+import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,34 +20,51 @@ from numpy.typing import NDArray
 from autogaze.errors import GazeFileError
 
 HEADER = "header.json"
+_NAMES = "arrays"
+# What zipfile, zlib, json and numpy raise on broken bytes.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place if the block succeeds and vanishes if it fails."""
+    """A new path beside ``path``; the file written there takes its place if the block succeeds, else it vanishes.
+
+    Raises:
+        OSError: the file cannot be moved into place, or the block wrote none.
+    """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
-        # mkstemp makes private files; a result should be as readable as any other new file.
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], *, header: Mapping[str, Any]) -> None:
-    """Write arrays and a header atomically.
+    """Write arrays and a header atomically; equal content gives equal bytes.
 
     Raises:
         OSError: the file cannot be written.
+        ValueError: an array holds Python objects.
     """
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(HEADER, json.dumps(dict(header), indent=1))
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        with file.open(_entry(HEADER), "w") as entry:
+            entry.write(json.dumps({**header, _NAMES: list(arrays)}, indent=1).encode())
         for name, array in arrays.items():
-            with file.open(f"{name}.npy", "w") as entry:
+            # The size is not known beforehand, and a day of 4K video passes 2 GiB.
+            with file.open(_entry(f"{name}.npy"), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
 
 
@@ -53,27 +72,27 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     """Read what :func:`save` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it cannot be read.
         GazeFileError: the file is not such an archive, or damaged.
     """
+    content = Path(path).read_bytes()
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
             header = json.loads(file.read(HEADER))
+            if not isinstance(header, dict):
+                raise ValueError("its header is not an object")
             arrays = {}
-            for name in file.namelist():
-                if name.endswith(".npy"):
-                    with file.open(name) as entry:
-                        arrays[name.removesuffix(".npy")] = cast(
-                            "NDArray[Any]", np.lib.format.read_array(entry, allow_pickle=False)
-                        )
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
-        raise GazeFileError(f"{path} is not a gaze file, or damaged: {error}") from error
-    if not isinstance(header, dict):
-        raise GazeFileError(f"{path} is not a gaze file: its header is not an object")
+            # By the header's list and not the file's: that one has no checksum, and could lose an array unseen.
+            for name in header.pop(_NAMES):
+                with file.open(f"{name}.npy") as entry:
+                    arrays[name] = np.lib.format.read_array(entry, allow_pickle=False)
+    except _DAMAGE as error:
+        raise GazeFileError(f"{path} is not a gaze file, or damaged ({error}); write it again") from error
     return arrays, header
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)  # its fixed date makes equal content equal bytes
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16  # else unzip makes files that nobody may read
+    return entry

@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frames:
-    """Consecutive sampled frames of one video. T frames of H × W pixels, T ≥ 1."""
+    """Consecutive sampled frames of one video. T frames of H × W pixels, T ≥ 1.
+
+    Raises:
+        ValueError: an array is of another shape or dtype than stated below.
+    """
 
     rgb: NDArray[np.uint8]
     """(T, H, W, 3) colours, upright, 8 bits a channel."""
@@ -39,7 +43,11 @@ class Frames:
         return len(self.rgb)
 
     def __getitem__(self, frames: slice) -> Frames:
-        """The frames of a slice."""
+        """The frames of a slice, which share the arrays' memory.
+
+        Raises:
+            ValueError: the slice holds no frame.
+        """
         return Frames(
             rgb=self.rgb[frames],
             time_seconds=self.time_seconds[frames],
@@ -54,15 +62,21 @@ class Frames:
     @property
     def height_px(self) -> int:
         """Height of the frames."""
-        return self.rgb.shape[1]
+        return int(self.rgb.shape[1])
 
     @property
     def width_px(self) -> int:
         """Width of the frames."""
-        return self.rgb.shape[2]
+        return int(self.rgb.shape[2])
 
     @classmethod
     def from_rgb(cls, rgb: NDArray[np.uint8], *, fps: float = 30.0) -> Frames:
-        """Frames of a (T, H, W, 3) uint8 array, ``1 / fps`` seconds apart."""
+        """Frames of a (T, H, W, 3) uint8 array, ``1 / fps`` seconds apart.
+
+        Raises:
+            ValueError: the array is of another shape or dtype, or ``fps`` is not a positive number.
+        """
+        if not 0 < fps < np.inf:
+            raise ValueError(f"fps must be a positive number, got {fps}")
         number = np.arange(len(rgb), dtype=np.int64)
         return cls(rgb=rgb, time_seconds=number / fps, number=number)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from autogaze import archive
 from autogaze.errors import GazeFileError
 from autogaze.extras import require
-from autogaze.grid import FrameLayout, Indices, PatchGrid
+from autogaze.grid import FrameLayout, Indices
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +32,11 @@ class Gaze:
     """The ordered, ragged, multi-scale selection of patches of one video, in video coordinates.
 
     Gazes are stored one frame after the other and, inside a frame, in the order in which they were chosen
-    (tile by tile where the frame has several). Arrays are never written to after construction.
+    (tile by tile where the frame has several). Arrays are kept as they are given, without a copy where the dtype
+    allows, and never written to. No patch should appear twice in a frame; that is not checked.
+
+    Raises:
+        ValueError: an array has the wrong shape, counts do not fit, or an index is outside the layout.
     """
 
     index: Indices
@@ -49,13 +54,16 @@ class Gaze:
     """(T,) when each frame is shown, from the start of the video; None where it is not known."""
 
     def __post_init__(self) -> None:
-        index, count = np.asarray(self.index, np.int64), np.asarray(self.count, np.int64)
+        index, count = _whole_numbers("index", self.index), _whole_numbers("count", self.count)
         object.__setattr__(self, "index", index)
         object.__setattr__(self, "count", count)
         if index.ndim != 1 or count.ndim != 1:
             raise ValueError(f"index and count must be one-dimensional, got {index.shape} and {count.shape}")
         if (count < 0).any() or count.sum() != len(index):
-            raise ValueError(f"count must be non-negative and sum to {len(index)}, got {count.tolist()}")
+            raise ValueError(
+                f"count must be non-negative and sum to the {len(index)} gazes of index, "
+                f"got {len(count)} frames that sum to {count.sum()}"
+            )
         if len(index) and not 0 <= index.min() <= index.max() < self.layout.num_indices:
             raise ValueError(
                 f"patch indices must be in 0..{self.layout.num_indices - 1}, got {index.min()}..{index.max()}"
@@ -117,22 +125,44 @@ class Gaze:
         """(N,) scale at which each patch is seen: side of its (tile's) frame in pixels."""
         return np.asarray(self.layout.grid.scales_px)[self.layout.locate(self.index)[0]]
 
+    @cached_property
+    def _end(self) -> Indices:
+        """(T + 1,) where the gazes of each frame end; the first entry is 0."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.count)])
+
     def __getitem__(self, frames: int | slice) -> Gaze:
-        """The gazes of one frame (a negative number counts from the end) or of a slice of frames."""
-        if isinstance(frames, int):
-            if not -self.num_frames <= frames < self.num_frames:
-                raise IndexError(f"frame {frames} of a gaze of {self.num_frames} frames")
-            frames = slice(frames % self.num_frames, frames % self.num_frames + 1)
-        chosen = np.arange(self.num_frames)[frames]
-        end = np.cumsum(self.count)
-        gazes = np.concatenate([np.arange(end[t] - self.count[t], end[t]) for t in chosen] or [np.empty(0, int)])
-        return replace(
-            self,
+        """The gazes of one frame (a negative number counts from the end) or of a slice of frames.
+
+        The result shares memory with the whole where the frames are consecutive.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        if not isinstance(frames, slice):
+            frame = operator.index(frames)
+            if not -self.num_frames <= frame < self.num_frames:
+                raise IndexError(f"frame {frame} of a gaze of {self.num_frames} frames")
+            frames = slice(frame % self.num_frames, frame % self.num_frames + 1)
+        start, stop, step = frames.indices(self.num_frames)
+        if step == 1:
+            stop = max(start, stop)
+            return self._take(slice(self._end[start], self._end[stop]), count=slice(start, stop))
+        chosen = np.arange(start, stop, step)
+        count = self.count[chosen]
+        # Runs of consecutive numbers, one run for each frame.
+        skip = self._end[chosen] - (np.cumsum(count) - count)
+        return self._take(np.arange(count.sum()) + np.repeat(skip, count), count=chosen)
+
+    def _take(self, gazes: slice | Indices, *, count: slice | Indices | None = None) -> Gaze:
+        """The gazes at these places; of the frames ``count``, or of all frames if only the order changes."""
+        taken = slice(None) if count is None else count
+        return Gaze(
             index=self.index[gazes],
-            count=self.count[chosen],
+            count=self.count[taken],
+            layout=self.layout,
             probability=None if self.probability is None else self.probability[gazes],
             predicted_loss=None if self.predicted_loss is None else self.predicted_loss[gazes],
-            time_seconds=None if self.time_seconds is None else self.time_seconds[chosen],
+            time_seconds=None if self.time_seconds is None else self.time_seconds[taken],
         )
 
     def __iter__(self) -> Iterator[Gaze]:
@@ -168,12 +198,17 @@ class Gaze:
         return tuple(masks)
 
     def coverage(self, frame: int) -> NDArray[np.uint8]:
-        """(H, W) finest scale that shows each pixel of a frame: 0 none, 1 the coarsest scale, 2 the next, …"""
+        """(H, W) finest scale that shows each pixel of a frame: 0 none, 1 the coarsest scale, 2 the next, …
+
+        Raises:
+            IndexError: there is no such frame.
+        """
         gaze = self[frame]
         scale = gaze.layout.locate(gaze.index)[0]
+        boxes = gaze.boxes_px.tolist()
         image = np.zeros((self.layout.height_px, self.layout.width_px), np.uint8)
         for gazed in np.argsort(scale, kind="stable"):
-            left, top, right, bottom = gaze.boxes_px[gazed]
+            left, top, right, bottom = boxes[gazed]
             image[top:bottom, left:right] = scale[gazed] + 1
         return image
 
@@ -190,8 +225,10 @@ class Gaze:
         """The patches of a (T, num_indices) mask, in ascending order.
 
         Raises:
-            ValueError: the mask does not have one column for every index of the layout.
+            ValueError: the mask is not boolean, or does not have one column for every index of the layout.
         """
+        if mask.dtype != np.bool_:
+            raise ValueError(f"mask must be boolean, got {mask.dtype}; compare it with a number first")
         if mask.ndim != 2 or mask.shape[1] != layout.num_indices:
             raise ValueError(f"mask must be (T, {layout.num_indices}), got {mask.shape}")
         return cls(index=np.nonzero(mask)[1], count=mask.sum(1), layout=layout, time_seconds=time_seconds)
@@ -200,7 +237,7 @@ class Gaze:
     def concatenate(cls, gazes: Sequence[Gaze]) -> Gaze:
         """One gaze of all frames, one after the other.
 
-        A number that some parts lack (probability, predicted loss, time) is dropped from the whole.
+        Numbers that some part lacks for its gazes (or frames) are dropped from the whole.
 
         Raises:
             ValueError: there is nothing to join, or the parts are of different layouts.
@@ -209,24 +246,22 @@ class Gaze:
             raise ValueError("concatenate needs at least one gaze, got none")
         layout = gazes[0].layout
         for gaze in gazes:
-            if gaze.layout != layout:
+            if gaze.layout is not layout and gaze.layout != layout:
                 raise ValueError(f"cannot join gazes of different layouts: {layout} and {gaze.layout}")
 
         def joined(name: str) -> Any:
-            parts = [getattr(gaze, name) for gaze in gazes]
-            return None if any(part is None for part in parts) else np.concatenate(parts)
+            per_frame = name in ("count", "time_seconds")
+            parts = [(getattr(gaze, name), gaze.num_frames if per_frame else gaze.num_gazes) for gaze in gazes]
+            if any(part is None and length for part, length in parts):
+                return None
+            known = [part for part, _ in parts if part is not None]
+            return np.concatenate(known) if known else None
 
         return cls(layout=layout, **{name: joined(name) for name in ("index", "count", *_OPTIONAL)})
 
     def in_order(self) -> Gaze:
         """The same patches in ascending order inside each frame."""
-        order = np.lexsort((self.index, self.frame))
-        return replace(
-            self,
-            index=self.index[order],
-            probability=None if self.probability is None else self.probability[order],
-            predicted_loss=None if self.predicted_loss is None else self.predicted_loss[order],
-        )
+        return self._take(np.argsort(self.frame * self.layout.num_indices + self.index, kind="stable"))
 
     # Files
 
@@ -237,10 +272,12 @@ class Gaze:
             OSError: the file cannot be written.
         """
         arrays = {name: getattr(self, name) for name in ("index", "count", *_OPTIONAL)}
+        for name, largest in (("index", self.layout.num_indices), ("count", self.count.max(initial=0))):
+            arrays[name] = arrays[name].astype(np.min_scalar_type(largest))  # a quarter of the bytes, and of the time
         archive.save(
             path,
             {name: array for name, array in arrays.items() if array is not None},
-            header={"format": FORMAT, "version": FORMAT_VERSION, "layout": _layout_to_json(self.layout)},
+            header={"format": FORMAT, "version": FORMAT_VERSION, "layout": self.layout.to_json()},
         )
 
     @classmethod
@@ -252,48 +289,39 @@ class Gaze:
             GazeFileError: it is not a gaze file, is damaged, or comes from a newer version.
         """
         arrays, header = archive.load(path)
-        if header.get("format") != FORMAT:
-            raise GazeFileError(f"{path} is not a gaze file; `autogaze gaze` and Gaze.save() write such files")
-        if header.get("version") != FORMAT_VERSION:
-            raise GazeFileError(
-                f"{path} has gaze format version {header.get('version')}, "
-                f"this autogaze reads version {FORMAT_VERSION}; update autogaze"
-            )
+        _check_version(header, path)
         try:
-            return cls(layout=_layout_from_json(header["layout"]), **arrays)
+            return cls(layout=FrameLayout.from_json(header["layout"]), **arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise GazeFileError(f"{path} is damaged: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
-        """The whole gaze as plain lists and numbers; :meth:`from_json` reads it back without loss.
+        """The whole gaze as plain lists and numbers; :meth:`from_json` reads it back.
 
-        NaN and infinity, which JSON has no word for, become None.
+        NaN and infinity, which JSON has no word for, become None, and come back as NaN; all else comes back as it
+        was.
         """
 
         def plain(values: NDArray[Any] | None) -> list[Any] | None:
             if values is None:
                 return None
-            return [None if value != value or value in (np.inf, -np.inf) else value for value in values.tolist()]
+            return [value if math.isfinite(value) else None for value in values.tolist()]
 
         return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
-            "layout": _layout_to_json(self.layout),
+            "layout": self.layout.to_json(),
             **{name: plain(getattr(self, name)) for name in ("index", "count", *_OPTIONAL)},
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Gaze:
-        """The gaze of a :meth:`to_json` value.
+    def from_json(cls, data: Mapping[str, Any]) -> Gaze:
+        """The gaze of a :meth:`to_json` value, also after it has been text.
 
         Raises:
             GazeFileError: it is not such a value.
         """
-        if data.get("format") != FORMAT or data.get("version") != FORMAT_VERSION:
-            raise GazeFileError(
-                f"not a gaze of format {FORMAT} version {FORMAT_VERSION}: "
-                f"{data.get('format')} version {data.get('version')}"
-            )
+        _check_version(data, "the JSON value")
 
         def array(name: str) -> NDArray[np.float64] | None:
             values = data.get(name)
@@ -301,9 +329,9 @@ class Gaze:
 
         try:
             return cls(
-                index=np.asarray(data["index"], np.int64),
-                count=np.asarray(data["count"], np.int64),
-                layout=_layout_from_json(data["layout"]),
+                index=data["index"],
+                count=data["count"],
+                layout=FrameLayout.from_json(data["layout"]),
                 **{name: array(name) for name in _OPTIONAL},  # type: ignore[arg-type]
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -313,20 +341,26 @@ class Gaze:
         """A ``pyarrow.Table`` with one row per gaze (extra ``table``).
 
         Columns: frame, time_seconds, order (0 is the first gaze of its frame), scale_px, row, column (counted
-        over the whole frame), left_px, top_px, right_px, bottom_px, probability, predicted_loss.
+        over the whole frame), left_px, top_px, right_px, bottom_px, probability, predicted_loss. What the gaze does
+        not have is null; a loss that was not asked is NaN.
 
         Raises:
             ImportError: pyarrow is not installed.
         """
         pyarrow = require("pyarrow", extra="table")
-        first = np.cumsum(self.count) - self.count
         _, row, column = self.layout.locate(self.index)
         left, top, right, bottom = self.boxes_px.T
+
+        def known(values: NDArray[Any] | None, dtype: Any) -> Any:
+            return pyarrow.nulls(self.num_gazes, dtype) if values is None else values
+
         return pyarrow.table(
             {
                 "frame": self.frame,
-                "time_seconds": None if self.time_seconds is None else self.time_seconds[self.frame],
-                "order": np.arange(self.num_gazes) - first[self.frame],
+                "time_seconds": known(
+                    None if self.time_seconds is None else self.time_seconds[self.frame], pyarrow.float64()
+                ),
+                "order": np.arange(self.num_gazes) - self._end[self.frame],
                 "scale_px": self.scale_px,
                 "row": row,
                 "column": column,
@@ -334,17 +368,8 @@ class Gaze:
                 "top_px": top,
                 "right_px": right,
                 "bottom_px": bottom,
-                "probability": self.probability,
-                "predicted_loss": self.predicted_loss,
-            }
-            | {
-                name: pyarrow.nulls(self.num_gazes, pyarrow.float64())
-                for name, missing in (
-                    ("time_seconds", self.time_seconds is None),
-                    ("probability", self.probability is None),
-                    ("predicted_loss", self.predicted_loss is None),
-                )
-                if missing
+                "probability": known(self.probability, pyarrow.float32()),
+                "predicted_loss": known(self.predicted_loss, pyarrow.float32()),
             }
         )
 
@@ -358,7 +383,7 @@ class Gaze:
         return self.to_arrow().to_pandas()
 
 
-def load(path: str | Path) -> Gaze:
+def load(path: str | os.PathLike[str]) -> Gaze:
     """:meth:`Gaze.load` as a function."""
     return Gaze.load(path)
 
@@ -369,20 +394,18 @@ def _same(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
     return np.array_equal(a, b, equal_nan=True)
 
 
-def _layout_to_json(layout: FrameLayout) -> dict[str, Any]:
-    return {
-        "scales_px": list(layout.grid.scales_px),
-        "patch_px": layout.grid.patch_px,
-        "height_px": layout.height_px,
-        "width_px": layout.width_px,
-        "tile_height_px": layout.tile_height_px,
-        "tile_width_px": layout.tile_width_px,
-        "tile_rows": layout.tile_rows,
-        "tile_columns": layout.tile_columns,
-    }
+def _whole_numbers(name: str, values: Any) -> Indices:
+    array = np.asarray(values)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must hold whole numbers, got {array.dtype}")
+    return array.astype(np.int64, copy=False)
 
 
-def _layout_from_json(data: dict[str, Any]) -> FrameLayout:
-    numbers = {name: int(value) for name, value in data.items() if name != "scales_px"}
-    patch_px = numbers.pop("patch_px")
-    return FrameLayout(grid=PatchGrid(scales_px=tuple(data["scales_px"]), patch_px=patch_px), **numbers)
+def _check_version(data: Any, source: object) -> None:
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise GazeFileError(f"{source} is not a gaze; `autogaze gaze`, Gaze.save() and Gaze.to_json() write them")
+    if data.get("version") != FORMAT_VERSION:
+        raise GazeFileError(
+            f"{source} has gaze format version {data.get('version')!r}, "
+            f"this autogaze reads version {FORMAT_VERSION}; update autogaze"
+        )

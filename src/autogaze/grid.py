@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntOrArray = TypeVar("IntOrArray", int, NDArray[np.int64])
+Array = TypeVar("Array", bound=NDArray[Any])
 Indices = NDArray[np.int64]
 
 PUBLISHED_SCALES_PX = (32, 64, 112, 224)
@@ -78,7 +81,7 @@ class PatchGrid:
         side = np.asarray(self.sides)[scales]
         if ((rows < 0) | (rows >= side) | (columns < 0) | (columns >= side)).any():
             raise IndexError(f"row {row}, column {column} is outside the {side} patches a side of scale {scale}")
-        result = np.asarray(self.offsets)[scales] + rows * side + columns
+        result: Indices = np.asarray(self.offsets)[scales] + rows * side + columns
         return int(result) if isinstance(scale, int) else result
 
     def locate(self, index: IntOrArray) -> tuple[IntOrArray, IntOrArray, IntOrArray]:
@@ -131,7 +134,10 @@ class FrameLayout:
             ("columns", self.tile_columns, self.tile_width_px, self.width_px),
         ):
             if tiles < 1 or tile_px < 1 or tiles * tile_px < frame_px or (tiles - 1) * tile_px >= frame_px:
-                raise ValueError(f"{tiles} tile {name} of {tile_px} px do not cover {frame_px} px without spare")
+                raise ValueError(
+                    f"{tiles} tile {name} of {tile_px} px do not cover {frame_px} px, or more than cover them; "
+                    f"FrameLayout.tiled and FrameLayout.resized choose numbers that fit"
+                )
 
     @classmethod
     def resized(cls, grid: PatchGrid, *, height_px: int, width_px: int) -> FrameLayout:
@@ -172,7 +178,7 @@ class FrameLayout:
     def patch_boxes_px(self) -> Indices:
         """(num_indices, 4) left, top, right, bottom in video pixels, right and bottom exclusive.
 
-        Clipped to the frame: a patch that lies in the padding has an empty box.
+        Clipped to the frame: a patch that lies in the padding has an empty box. Read-only.
         """
         tile, patch = np.divmod(np.arange(self.num_indices), self.grid.num_patches)
         tile_row, tile_column = np.divmod(tile, self.tile_columns)
@@ -181,9 +187,10 @@ class FrameLayout:
 
         def edge(tile_position: Indices, position: Indices, tile_px: int, frame_px: int) -> Indices:
             inside = position * step * tile_px // scale_px
-            return np.minimum(tile_position * tile_px + inside, frame_px)
+            clipped: Indices = (tile_position * tile_px + inside).clip(max=frame_px)
+            return clipped
 
-        return np.stack(
+        boxes = np.stack(
             [
                 edge(tile_column, column, self.tile_width_px, self.width_px),
                 edge(tile_row, row, self.tile_height_px, self.height_px),
@@ -192,17 +199,28 @@ class FrameLayout:
             ],
             axis=-1,
         )
+        return _read_only(boxes)
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
-        """(num_indices,) true where a patch shows at least one pixel of the video."""
+        """(num_indices,) true where a patch shows at least one pixel of the video. Read-only."""
         left, top, right, bottom = self.patch_boxes_px.T
-        return (right > left) & (bottom > top)
+        shown: NDArray[np.bool_] = (right > left) & (bottom > top)
+        return _read_only(shown)
 
     @cached_property
     def num_patches(self) -> int:
         """Patches of one frame that show at least one pixel of the video: what shares are shares of."""
         return int(self.inside.sum())
+
+    @cached_property
+    def _places(self) -> tuple[Indices, Indices, Indices]:
+        """Scale, row and column of every index; each (num_indices,)."""
+        tile, patch = np.divmod(np.arange(self.num_indices), self.grid.num_patches)
+        tile_row, tile_column = np.divmod(tile, self.tile_columns)
+        scale, row, column = self.grid.locate(patch)
+        side = np.asarray(self.grid.sides)[scale]
+        return _read_only(scale), _read_only(tile_row * side + row), _read_only(tile_column * side + column)
 
     def locate(self, index: Indices) -> tuple[Indices, Indices, Indices]:
         """(scale, row, column) of each index, rows and columns counted over the whole frame.
@@ -211,12 +229,10 @@ class FrameLayout:
             IndexError: an index is outside ``0 .. num_indices - 1``.
         """
         index = np.asarray(index)
-        if ((index < 0) | (index >= self.num_indices)).any():
+        if index.size and not 0 <= index.min() <= index.max() < self.num_indices:
             raise IndexError(f"patch index outside 0..{self.num_indices - 1}: {index}")
-        tile, patch = np.divmod(index, self.grid.num_patches)
-        scale, row, column = self.grid.locate(patch)
-        side = np.asarray(self.grid.sides)[scale]
-        return scale, tile // self.tile_columns * side + row, tile % self.tile_columns * side + column
+        scale, row, column = self._places
+        return scale[index], row[index], column[index]
 
     def index(self, scale: Indices, row: Indices, column: Indices) -> Indices:
         """Index of the patch at ``row``, ``column`` of a scale over the whole frame; inverse of :meth:`locate`.
@@ -232,4 +248,34 @@ class FrameLayout:
         if ((row < 0) | (tile_row >= self.tile_rows) | (column < 0) | (tile_column >= self.tile_columns)).any():
             raise IndexError(f"row {row}, column {column} is outside {self.tile_rows} × {self.tile_columns} tiles")
         tile = tile_row * self.tile_columns + tile_column
-        return tile * self.grid.num_patches + self.grid.index(scale, row % side, column % side)
+        index: Indices = tile * self.grid.num_patches + self.grid.index(scale, row % side, column % side)
+        return index
+
+    def to_json(self) -> dict[str, Any]:
+        """The layout as plain numbers; :meth:`from_json` reads it back."""
+        return {
+            "scales_px": list(self.grid.scales_px),
+            "patch_px": self.grid.patch_px,
+            **{name: getattr(self, name) for name in _LAYOUT_NUMBERS},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FrameLayout:
+        """The layout of a :meth:`to_json` value.
+
+        Raises:
+            KeyError: a number is missing.
+            TypeError: something is not a whole number.
+            ValueError: the numbers do not make a layout.
+        """
+        scales_px = tuple(operator.index(scale) for scale in data["scales_px"])
+        grid = PatchGrid(scales_px=scales_px, patch_px=operator.index(data["patch_px"]))
+        return cls(grid=grid, **{name: operator.index(data[name]) for name in _LAYOUT_NUMBERS})
+
+
+_LAYOUT_NUMBERS = ("height_px", "width_px", "tile_height_px", "tile_width_px", "tile_rows", "tile_columns")
+
+
+def _read_only(array: Array) -> Array:
+    array.flags.writeable = False
+    return array

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from numbers import Real
+from typing import Literal, Protocol, cast
 
 from autogaze.errors import BudgetError
 from autogaze.frames import Frames
@@ -24,8 +25,8 @@ class Budget:
         BudgetError: a limit is not a number in its legal range.
     """
 
-    ratio: float | tuple[float, ...] | None = None
-    """Ceiling as a share of the patches of a frame, in (0, 1]; a tuple has one for each frame of a clip."""
+    ratio: float | Sequence[float] | None = None
+    """Ceiling as a share of the patches of a frame, in (0, 1]; a sequence has one for each frame of a clip."""
     threshold: float | None = None
     """A frame ends once its reconstruction loss is at or below this, in the selector's own unit."""
     psnr_db: float | None = None
@@ -34,30 +35,32 @@ class Budget:
     """Whether ``ratio`` limits every frame, or a clip of 16 frames whose frames share what it allows."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.ratio, list):
+        if isinstance(self.ratio, Sequence):
             object.__setattr__(self, "ratio", tuple(self.ratio))
+            if not self.ratio:
+                raise BudgetError("ratio must be a number or name one number for each frame of a clip, got none")
         for ratio in self.ratios():
-            if not 0 < ratio <= 1:  # also false for NaN
-                raise BudgetError(f"ratio must be above 0 and at most 1, got {ratio}; 0.1 keeps at most a tenth")
-        if self.ratio == ():
-            raise BudgetError("ratio must be a number or name one number for each frame of a clip, got none")
-        if self.per == "clip" and isinstance(self.ratio, tuple):
-            raise BudgetError("a ratio for each frame cannot also be one budget per clip; give one number")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise BudgetError(f"threshold must be a finite number, got {self.threshold}")
-        if self.psnr_db is not None and not math.isfinite(self.psnr_db):
-            raise BudgetError(f"psnr_db must be a finite number, got {self.psnr_db}")
+            if not (_is_number(ratio) and 0 < ratio <= 1):  # NaN is not > 0
+                raise BudgetError(f"ratio must be above 0 and at most 1, got {ratio!r}; 0.1 keeps at most a tenth")
+        for name, limit in (("threshold", self.threshold), ("psnr_db", self.psnr_db)):
+            if limit is not None and not (_is_number(limit) and math.isfinite(limit)):
+                raise BudgetError(f"{name} must be a finite number, got {limit!r}")
         if self.per not in ("frame", "clip"):
             raise BudgetError(f'per must be "frame" or "clip", got {self.per!r}')
+        if self.per == "clip" and isinstance(self.ratio, tuple):
+            raise BudgetError("a ratio for each frame cannot also be one budget per clip; give one number")
 
     def ratios(self) -> tuple[float, ...]:
-        """The ratios given, none or one or one for each frame of a clip."""
+        """The ratios given: none, one, or one for each frame of a clip."""
         if self.ratio is None:
             return ()
-        return self.ratio if isinstance(self.ratio, tuple) else (float(self.ratio),)
+        return self.ratio if isinstance(self.ratio, tuple) else (cast("float", self.ratio),)
 
     def max_patches(self, num_patches: int, frame_of_clip: int) -> int:
         """Most gazes that frame number ``frame_of_clip`` of its clip may get, out of ``num_patches``; at least 1.
+
+        Without a ratio that is ``num_patches``. ``per`` plays no part here: sharing out the sum over a clip is
+        the selector's business.
 
         Raises:
             BudgetError: there is no ratio for that frame.
@@ -70,6 +73,10 @@ class Budget:
         if frame_of_clip >= len(ratios):
             raise BudgetError(f"ratio has {len(ratios)} numbers, too few for frame {frame_of_clip} of a clip")
         return max_patches(ratios[frame_of_clip], num_patches)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
 
 
 def max_patches(ratio: float, num_patches: int) -> int:
