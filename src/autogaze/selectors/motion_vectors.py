@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
 from autogaze.frames import Frames
 from autogaze.grid import FrameLayout
+from autogaze.selectors.base import CLIP_FRAMES
 from autogaze.selectors.detail import detail_scores
 from autogaze.selectors.pyramid import by_index
 from autogaze.selectors.scored import FrameScores, ScoredSelector, Scorer
@@ -14,7 +17,8 @@ from autogaze.selectors.scored import FrameScores, ScoredSelector, Scorer
 # Shape letters: V vectors of one frame, h × w cells of CELL_PX, R × D patches of one scale over all tiles.
 
 CELL_PX = 4
-"""The smallest block that a codec with exported vectors moves; blocks start and end at its multiples."""
+"""The smallest block that a codec with exported vectors moves; blocks start and end at its multiples,
+save in frames that are shown turned: there they are widened to the next multiple."""
 NEW_PX = 16.0
 """How far a pixel is taken to have moved that the codec predicted from no other frame: one macroblock."""
 
@@ -28,7 +32,8 @@ class MotionVectors(ScoredSelector):
     has one unit at all scales, so they compete directly.
 
     Key frames have no vectors: like a first frame they are scored by detail and get an even share of their clip's
-    budget. Vectors are in pixels of the coded picture, so the frames must be as large as that and not turned.
+    budget; a whole clip of such frames warns, for many codecs export no vectors at all. Vectors are in pixels of
+    the upright frame, as :func:`~autogaze.video.open_video` turns them.
     """
 
     name = "motion-vectors"
@@ -72,6 +77,7 @@ def motion_map(vectors_V: NDArray[np.void], *, height_px: int, width_px: int) ->
 class _MotionVectorScorer:
     def __init__(self, layout: FrameLayout) -> None:
         self._layout = layout
+        self._frames_without_vectors = 0
         self._weights = [_overlaps(layout, scale) for scale in range(layout.grid.num_scales)]
 
     def score(self, frames: Frames, *, position: int) -> FrameScores:
@@ -81,11 +87,22 @@ class _MotionVectorScorer:
                 "(H.264 or MPEG-4) with motion_vectors=True, or use the selector flow or difference"
             )
         apart_T = np.array([len(vectors) == 0 for vectors in frames.motion_vectors])
+        self._warn_if_codec_has_none(apart_T)
         scores = [
             detail_scores(rgb, self._layout) if apart else self._motion(vectors)
             for rgb, vectors, apart in zip(frames.rgb, frames.motion_vectors, apart_T, strict=True)
         ]
         return FrameScores(score_TP=np.stack(scores), apart_T=apart_T)
+
+    def _warn_if_codec_has_none(self, empty_T: NDArray[np.bool_]) -> None:
+        for empty in empty_T:
+            self._frames_without_vectors = self._frames_without_vectors + 1 if empty else 0
+            if self._frames_without_vectors == CLIP_FRAMES:
+                warnings.warn(
+                    f"{CLIP_FRAMES} frames in a row have no motion vectors, so they are scored by detail; only H.264 "
+                    "and MPEG-4 files with predicted frames have them, the selectors flow and difference need none",
+                    stacklevel=4,
+                )
 
     def _motion(self, vectors_V: NDArray[np.void]) -> NDArray[np.float64]:
         motion_hw = motion_map(vectors_V, height_px=self._layout.height_px, width_px=self._layout.width_px)

@@ -82,7 +82,7 @@ def _resized(image_hwC: NDArray[np.uint8], layout: FrameLayout, scale_px: int) -
     size = (layout.tile_rows * scale_px, layout.tile_columns * scale_px)
     if image_hwC.shape[:2] == size:
         return image_hwC
-    # On uint8 this gives what PIL gives, several times faster.
+    # On uint8 this gives what PIL gives, to one level of brightness, several times faster.
     image = torch.from_numpy(np.require(image_hwC, requirements=("C", "W"))).permute(2, 0, 1)[None]
     resized = functional.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())

@@ -136,7 +136,7 @@ def choose(scores: FrameScores, layout: FrameLayout, budget: Budget, *, position
 
     def allowance(frames: int) -> int:
         (ratio,) = budget.ratios() or (1.0,)
-        return max(frames, max_patches(ratio, frames * N))
+        return max(frames, max_patches(ratio, frames * N)) if frames else 0
 
     assert position + T <= CLIP_FRAMES
     left = allowance(position + T) - allowance(position)
