@@ -1,0 +1,1 @@
+"""Training data, and the published helpers that read clips."""
