@@ -14,7 +14,7 @@ import pytest
 from autogaze import archive
 from autogaze.errors import GazeFileError
 from autogaze.gaze import Gaze, load
-from test_gaze import TILED, random_gaze
+from gaze_samples import TILED, random_gaze
 
 NOTHING = Gaze(index=np.empty(0, int), count=np.empty(0, int), layout=TILED)
 

@@ -13,30 +13,7 @@ from hypothesis import strategies as st
 from autogaze.errors import GazeFileError
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
-
-TILED = FrameLayout.tiled(PatchGrid(), height_px=300, width_px=500)
-RESIZED = FrameLayout.resized(PatchGrid(), height_px=300, width_px=500)
-SMALL = FrameLayout.tiled(PatchGrid(scales_px=(5, 8), patch_px=2), height_px=11, width_px=17)
-LAYOUTS = (TILED, RESIZED, SMALL)
-
-
-def random_gaze(
-    seed: int, *, layout: FrameLayout = SMALL, num_frames: int = 5, most: int = 9, numbers: bool = True
-) -> Gaze:
-    """A gaze of distinct patches in random order; frames may be empty."""
-    rng = np.random.default_rng(seed)
-    count = rng.integers(0, most + 1, num_frames)
-    index = [rng.permutation(layout.num_indices)[:n] for n in count]
-    loss = rng.normal(size=count.sum()).astype(np.float32)
-    loss[rng.random(len(loss)) < 0.3] = np.nan
-    return Gaze(
-        index=np.concatenate([*index, np.empty(0, np.int64)]),
-        count=count,
-        layout=layout,
-        probability=rng.random(count.sum(), np.float32) if numbers else None,
-        predicted_loss=loss if numbers else None,
-        time_seconds=np.cumsum(rng.random(num_frames)) if numbers else None,
-    )
+from gaze_samples import LAYOUTS, RESIZED, SMALL, TILED, random_gaze
 
 
 @st.composite
@@ -82,6 +59,7 @@ def test_frames_one_by_one(gaze: Gaze):
     for t in range(-len(gaze), len(gaze)):
         assert frames_of(gaze[t]) == [expected[t]]
     assert gaze.frame.tolist() == [t for t, n in enumerate(gaze.count) for _ in range(n)]
+    assert gaze.order.tolist() == [i for n in gaze.count for i in range(n)]
     for t in (len(gaze), -len(gaze) - 1):
         with pytest.raises(IndexError, match=f"frame {t} of a gaze of {len(gaze)} frames"):
             gaze[t]
@@ -279,7 +257,7 @@ def test_table_has_one_row_per_gaze():
     ]
     frame = gaze.to_pandas()
     assert len(frame) == table.num_rows == gaze.num_gazes
-    assert frame["order"].tolist() == [i for n in gaze.count for i in range(n)]
+    assert frame["order"].tolist() == gaze.order.tolist()
     np.testing.assert_array_equal(frame["time_seconds"], gaze.time_seconds[gaze.frame])
     np.testing.assert_array_equal(frame[["left_px", "top_px", "right_px", "bottom_px"]], gaze.boxes_px)
     np.testing.assert_array_equal(frame["probability"], gaze.probability)

@@ -116,6 +116,11 @@ class Gaze:
         return np.repeat(np.arange(self.num_frames), self.count)
 
     @cached_property
+    def order(self) -> Indices:
+        """(N,) place of each gaze inside its frame; 0 is the first."""
+        return np.arange(self.num_gazes) - self._end[self.frame]
+
+    @cached_property
     def boxes_px(self) -> Indices:
         """(N, 4) left, top, right, bottom of each gaze in video pixels, right and bottom exclusive."""
         return self.layout.patch_boxes_px[self.index]
@@ -360,7 +365,7 @@ class Gaze:
                 "time_seconds": known(
                     None if self.time_seconds is None else self.time_seconds[self.frame], pyarrow.float64()
                 ),
-                "order": np.arange(self.num_gazes) - self._end[self.frame],
+                "order": self.order,
                 "scale_px": self.scale_px,
                 "row": row,
                 "column": column,
