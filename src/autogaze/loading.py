@@ -1,0 +1,88 @@
+"""A selector from what a user calls it: a name, the bundled checkpoint, a path, or a hub id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from autogaze.errors import AutoGazeError, CheckpointError
+from autogaze.selectors import SELECTORS, make_selector
+from autogaze.selectors.base import Selector
+
+DEFAULT_MODEL = "replenish"
+"""What looks at a video when nothing else is asked for."""
+BUNDLED = "bundled"
+"""Name of the checkpoint that comes with the package."""
+BUNDLED_FOLDER = Path(__file__).parent / "checkpoints" / "gaze"
+"""Where that checkpoint lies: ``config.json`` and ``model.safetensors``."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def load_selector(model: str | Selector = DEFAULT_MODEL, *, device: str | None = None) -> Selector:
+    """The selector that ``model`` names.
+
+    Args:
+        model: a selector without weights (``autogaze.selectors.SELECTORS``), ``"bundled"``, a checkpoint folder,
+            a ``.safetensors`` file, a hub id ``owner/name``, or a selector, which is returned as it is.
+        device: where a learned model runs, as torch names it; None leaves the choice to the model. Selectors
+            without weights run on the CPU.
+
+    Raises:
+        CheckpointError: nothing is called that, or the checkpoint is missing, damaged or does not fit.
+        AutoGazeError: there is no such device.
+    """
+    if not isinstance(model, str):
+        return model
+    if device is not None:
+        _check_device(device)
+    if model in SELECTORS:
+        return make_selector(model)
+    source = checkpoint_path(model)
+    if source is None and not _HUB_ID.fullmatch(model):
+        raise CheckpointError(
+            f"{model!r} is no model; legal are {', '.join(SELECTORS)}, {BUNDLED}, a checkpoint folder, "
+            f"a .safetensors file, or a hub id such as nvidia/AutoGaze"
+        )
+    # torch and the network are imported only by those who load one.
+    from autogaze.models.autogaze.selector import AutoGazeSelector
+
+    return AutoGazeSelector.from_pretrained(str(source or model), device=device)
+
+
+def checkpoint_path(model: str) -> Path | None:
+    """The folder or file on this disk that ``model`` names; None for selectors without weights and hub ids.
+
+    Raises:
+        CheckpointError: ``"bundled"``, and this version comes without a checkpoint; or a file that cannot be one.
+    """
+    if model in SELECTORS:
+        return None
+    if model == BUNDLED:
+        if not BUNDLED_FOLDER.is_dir():
+            raise CheckpointError(
+                f"no checkpoint is bundled with this version of autogaze; use {DEFAULT_MODEL}, which needs none, "
+                f"or the path or hub id of a checkpoint"
+            )
+        return BUNDLED_FOLDER
+    try:
+        path = Path(model).expanduser()
+        if path.is_file() and path.suffix != ".safetensors":
+            raise CheckpointError(f"{model} is no checkpoint; legal is a folder or a .safetensors file")
+        return path if model and path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, an unknown ~user
+        return None
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise AutoGazeError(
+            f"device {device!r} cannot be used here; legal are cpu, cuda, cuda:0, mps as far as the machine "
+            f"has them (`autogaze checks` lists them)"
+        ) from error
+    if kind == "meta":
+        raise AutoGazeError("device 'meta' holds no values; use cpu, cuda or mps")

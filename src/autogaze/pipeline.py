@@ -1,0 +1,278 @@
+"""Video in, gaze out: one pass over a source with one selector."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, Self, TypeAlias, TypedDict, Unpack
+
+from autogaze.errors import VideoError
+from autogaze.frames import Frames
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout
+from autogaze.loading import DEFAULT_MODEL, checkpoint_path, load_selector
+from autogaze.sampling import Sampling
+from autogaze.selectors.base import Budget, Selector
+from autogaze.summary import Settings, fingerprint
+from autogaze.video import VideoReader, VideoSource, open_video
+
+Mode: TypeAlias = Literal["tiles", "resize"]
+"""Tiles cover the frame pixel for pixel; resize stretches one tile over it."""
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of :func:`gaze` that decide its result, for functions that pass them on."""
+
+    model: str | Selector
+    ratio: float | Sequence[float] | None
+    threshold: float | None
+    psnr_db: float | None
+    per: Literal["frame", "clip"]
+    stride: int | None
+    fps: float | None
+    frames: int | None
+    mode: Mode
+    device: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Checked options with the selector at hand: what can be done to any number of sources."""
+
+    selector: Selector
+    """Chooses the patches."""
+    budget: Budget
+    """How many patches it may use."""
+    sampling: Sampling
+    """Which frames it sees."""
+    mode: Mode
+    """How the patch grid lies on the frame."""
+    settings: Settings
+    """The same as plain values, for comparison and for files."""
+
+    def layout(self, *, height_px: int, width_px: int) -> FrameLayout:
+        """How the selector's grid covers frames of this size."""
+        make = FrameLayout.tiled if self.mode == "tiles" else FrameLayout.resized
+        return make(self.selector.grid, height_px=height_px, width_px=width_px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the pass over one source is."""
+
+    source: str
+    """Name of the source."""
+    frames: int
+    """Frames done."""
+    expected_frames: int | None
+    """Frames there will probably be; None where the source does not say."""
+    patches_kept: int
+    """Patches chosen so far."""
+    patches_total: int
+    """Patches there were to choose from so far."""
+    seconds: float
+    """Since the source was opened."""
+
+
+OnProgress: TypeAlias = Callable[[Progress], None]
+
+
+def make_recipe(
+    *,
+    model: str | Selector = DEFAULT_MODEL,
+    ratio: float | Sequence[float] | None = None,
+    threshold: float | None = None,
+    psnr_db: float | None = None,
+    per: Literal["frame", "clip"] = "frame",
+    stride: int | None = None,
+    fps: float | None = None,
+    frames: int | None = None,
+    mode: Mode = "tiles",
+    device: str | None = None,
+) -> Recipe:
+    """Check the options of :func:`gaze` and load the selector, before any video is touched.
+
+    Raises:
+        BudgetError: a limit is not legal, or not one that the selector can keep.
+        CheckpointError: there is no such model, or it cannot be loaded.
+        ValueError: the sampling or the mode is not legal.
+    """
+    if mode not in ("tiles", "resize"):
+        raise ValueError(f'mode must be "tiles" or "resize", got {mode!r}')
+    sampling = Sampling(stride=stride, fps=fps, count=frames)
+    budget = Budget(ratio=_plain_ratio(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
+    selector = load_selector(model, device=device)
+    if ratio is None and threshold is None and psnr_db is None:
+        # "clip" alone is not a limit: it says how the default one is spread.
+        budget = replace(selector.default_budget, per="clip") if per == "clip" else selector.default_budget
+    # A selector refuses a budget when a video starts; refuse before the first one is decoded.
+    side_px = selector.grid.scales_px[-1]
+    selector.open(FrameLayout.resized(selector.grid, height_px=side_px, width_px=side_px), budget)
+    checkpoint = checkpoint_path(model) if isinstance(model, str) else None
+    return Recipe(
+        selector=selector,
+        budget=budget,
+        sampling=sampling,
+        mode=mode,
+        settings=Settings(
+            model=model if isinstance(model, str) else selector.name,
+            model_fingerprint=None if checkpoint is None else fingerprint(checkpoint),
+            ratio=_plain_ratio(budget.ratio),
+            threshold=budget.threshold,
+            psnr_db=budget.psnr_db,
+            per=budget.per,
+            stride=stride,
+            fps=fps,
+            frames=frames,
+            mode=mode,
+        ),
+    )
+
+
+class GazeStream:
+    """One source on its way through a selector: iterate (frames, gaze) windows, inside a ``with`` block.
+
+    Memory is bounded by one window, whatever the length of the source.
+    """
+
+    reader: VideoReader
+    """The open source."""
+    layout: FrameLayout
+    """Layout of every gaze."""
+    gaze_seconds: float
+    """Time spent choosing patches so far."""
+
+    def __init__(self, source: VideoSource, *, recipe: Recipe, on_progress: OnProgress | None = None) -> None:
+        """Open the source.
+
+        Raises:
+            VideoError: it cannot be opened, or nothing in it can be decoded.
+        """
+        self.gaze_seconds = 0.0
+        self._on_progress = on_progress
+        self._start = time.perf_counter()
+        self.reader = open_video(source, sampling=recipe.sampling, motion_vectors=recipe.selector.needs_motion_vectors)
+        try:
+            self.layout = recipe.layout(height_px=self.reader.height_px, width_px=self.reader.width_px)
+            self._session = recipe.selector.open(self.layout, recipe.budget)
+        except BaseException:
+            self.reader.close()
+            raise
+
+    def __enter__(self) -> Self:
+        self.reader.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.reader.__exit__(kind, error, traceback)
+
+    def __iter__(self) -> Iterator[tuple[Frames, Gaze]]:
+        frames_done, kept = 0, 0
+        for frames in self.reader:
+            before = time.perf_counter()
+            gaze = self._session.step(frames)
+            self.gaze_seconds += time.perf_counter() - before
+            frames_done, kept = frames_done + len(frames), kept + gaze.num_gazes
+            yield frames, gaze
+            if self._on_progress is not None:
+                self._on_progress(
+                    Progress(
+                        source=self.reader.name,
+                        frames=frames_done,
+                        expected_frames=self.reader.expected_frames,
+                        patches_kept=kept,
+                        patches_total=frames_done * self.layout.num_patches,
+                        seconds=self.seconds,
+                    )
+                )
+        if not frames_done:
+            raise VideoError(f"{self.reader.name} has no frame that can be decoded; check it with a video player")
+
+    @property
+    def seconds(self) -> float:
+        """Since the source was opened."""
+        return time.perf_counter() - self._start
+
+
+def iter_gaze(
+    source: VideoSource, *, on_progress: OnProgress | None = None, **options: Unpack[Options]
+) -> Iterator[tuple[Frames, Gaze]]:
+    """The frames of a source and their gaze, a window of at most 16 frames at a time.
+
+    Takes the options of :func:`gaze` and raises the same errors. Memory does not grow with the length of the
+    source.
+    """
+    recipe = make_recipe(**options)
+
+    def windows() -> Iterator[tuple[Frames, Gaze]]:
+        with GazeStream(source, recipe=recipe, on_progress=on_progress) as stream:
+            yield from stream
+
+    return windows()
+
+
+def gaze(
+    source: VideoSource,
+    *,
+    model: str | Selector = DEFAULT_MODEL,
+    ratio: float | Sequence[float] | None = None,
+    threshold: float | None = None,
+    psnr_db: float | None = None,
+    per: Literal["frame", "clip"] = "frame",
+    stride: int | None = None,
+    fps: float | None = None,
+    frames: int | None = None,
+    mode: Mode = "tiles",
+    device: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Gaze:
+    """Which patches of a video matter.
+
+    Args:
+        source: a video file, an address, an image folder or glob, a camera (``camera:0``), an array, a tensor or a
+            list of PIL images, see :func:`~autogaze.video.open_video`.
+        model: see :func:`~autogaze.loading.load_selector`.
+        ratio: ceiling as a share of the patches of a frame, in (0, 1]; several numbers give each frame of a clip
+            of 16 its own. With no ``ratio``, ``threshold`` or ``psnr_db`` the selector's own default applies.
+        threshold: a frame ends once its reconstruction loss is at or below this, in the selector's own unit.
+        psnr_db: a frame ends once its reconstruction has at least this PSNR.
+        per: whether ``ratio`` limits every frame, or a clip of 16 frames that share what it allows.
+        stride: look at every n-th frame.
+        fps: look at this many frames a second.
+        frames: look at this many frames, spread evenly.
+        mode: ``"tiles"`` covers the frame pixel for pixel, ``"resize"`` stretches one tile over it (fast, coarse).
+        device: where a learned model runs, as torch names it.
+        on_progress: called after each window of frames.
+
+    Raises:
+        VideoError: the source cannot be opened, or nothing in it can be decoded.
+        BudgetError: a limit is not legal, or not one that the selector can keep.
+        CheckpointError: there is no such model, or it cannot be loaded.
+        ValueError: the sampling or the mode is not legal.
+    """
+    windows = iter_gaze(
+        source,
+        on_progress=on_progress,
+        model=model,
+        ratio=ratio,
+        threshold=threshold,
+        psnr_db=psnr_db,
+        per=per,
+        stride=stride,
+        fps=fps,
+        frames=frames,
+        mode=mode,
+        device=device,
+    )
+    return Gaze.concatenate([gazed for _, gazed in windows])
+
+
+def _plain_ratio(ratio: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
+    if ratio is None or isinstance(ratio, (int, float)):
+        return ratio
+    ratios = tuple(float(value) for value in ratio)
+    return ratios[0] if len(ratios) == 1 else ratios

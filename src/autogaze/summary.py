@@ -1,0 +1,240 @@
+"""What was done to one source and what came out of it: the ``<stem>.json`` beside every result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from autogaze import __version__
+from autogaze.archive import atomic_path
+from autogaze.errors import AutoGazeError
+from autogaze.gaze import Gaze
+
+FORMAT = "autogaze-summary"
+FORMAT_VERSION = 1
+
+
+class SummaryFileError(AutoGazeError):
+    """A JSON file is not a summary that this version reads."""
+
+
+class ForeignFileError(SummaryFileError):
+    """A file was not written by autogaze at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides which patches are kept: two runs with equal settings give equal gazes."""
+
+    model: str
+    """Selector name, path or hub id, as it was asked for."""
+    model_fingerprint: str | None = None
+    """Size and time of change of a checkpoint on this disk; None for what has no file."""
+    ratio: float | tuple[float, ...] | None = None
+    """See :class:`~autogaze.selectors.base.Budget`."""
+    threshold: float | None = None
+    """See :class:`~autogaze.selectors.base.Budget`."""
+    psnr_db: float | None = None
+    """See :class:`~autogaze.selectors.base.Budget`."""
+    per: Literal["frame", "clip"] = "frame"
+    """See :class:`~autogaze.selectors.base.Budget`."""
+    stride: int | None = None
+    """See :class:`~autogaze.sampling.Sampling`."""
+    fps: float | None = None
+    """See :class:`~autogaze.sampling.Sampling`."""
+    frames: int | None = None
+    """Frames spread evenly over the video; None where another rule samples."""
+    mode: Literal["tiles", "resize"] = "tiles"
+    """Whether tiles cover the frame pixel for pixel, or one tile is stretched over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSeconds:
+    """Wall-clock seconds of each stage of one source."""
+
+    decode: float
+    """Reading and converting frames."""
+    gaze: float
+    """Choosing patches."""
+    write: float
+    """Drawing and writing the files."""
+    total: float
+    """From opening the source to the last file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One source, how it was gazed at, and what was kept."""
+
+    source: str
+    """The source as it was named."""
+    source_fingerprint: str | None
+    """Size and time of change of a source on this disk; None for cameras, addresses and arrays."""
+    name: str
+    """What the files are called before their endings."""
+    files: tuple[str, ...]
+    """Names of all files of this result, in the folder of the summary."""
+    frames: int
+    """Frames that were gazed at."""
+    height_px: int
+    """Height of a frame."""
+    width_px: int
+    """Width of a frame."""
+    fps: float
+    """Mean rate of the frames that were gazed at."""
+    first_seconds: float | None
+    """When the first frame is shown."""
+    last_seconds: float | None
+    """When the last frame is shown."""
+    patches_total: int
+    """Patches there were to choose from, over all frames."""
+    patches_kept: int
+    """Patches that were chosen."""
+    kept_share: float
+    """``patches_kept / patches_total``."""
+    kept_per_frame: tuple[int, ...]
+    """Patches chosen in each frame."""
+    scales_px: tuple[int, ...]
+    """Scales of the patch grid: sides of the (tile's) frame in pixels."""
+    patch_px: int
+    """Side of a patch in pixels of its scale."""
+    tile_rows: int
+    """Tiles from top to bottom."""
+    tile_columns: int
+    """Tiles from left to right."""
+    settings: Settings
+    """What was asked for."""
+    seconds: StageSeconds
+    """Where the time went."""
+    warnings: tuple[str, ...]
+    """What was wrong with the source without stopping the work."""
+    versions: dict[str, str]
+    """Version of each package the result depends on."""
+    complete: bool = True
+    """Always true: a summary is written last, when every other file is in place."""
+
+    @classmethod
+    def of(
+        cls,
+        gaze: Gaze,
+        *,
+        source: str,
+        source_fingerprint: str | None,
+        name: str,
+        files: tuple[str, ...],
+        fps: float,
+        settings: Settings,
+        seconds: StageSeconds,
+        warnings: tuple[str, ...] = (),
+    ) -> Summary:
+        """The summary of a gaze."""
+        times = gaze.time_seconds
+        return cls(
+            source=source,
+            source_fingerprint=source_fingerprint,
+            name=name,
+            files=files,
+            frames=gaze.num_frames,
+            height_px=gaze.layout.height_px,
+            width_px=gaze.layout.width_px,
+            fps=fps,
+            first_seconds=float(times[0]) if times is not None and len(times) else None,
+            last_seconds=float(times[-1]) if times is not None and len(times) else None,
+            patches_total=gaze.num_patches,
+            patches_kept=gaze.num_gazes,
+            kept_share=gaze.ratio,
+            kept_per_frame=tuple(gaze.count.tolist()),
+            scales_px=gaze.layout.grid.scales_px,
+            patch_px=gaze.layout.grid.patch_px,
+            tile_rows=gaze.layout.tile_rows,
+            tile_columns=gaze.layout.tile_columns,
+            settings=settings,
+            seconds=seconds,
+            warnings=warnings,
+            versions=versions(),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values; :meth:`from_json` reads it back without loss."""
+        # Through text, so that tuples become the lists that every reader of the file sees.
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"format": FORMAT, "version": FORMAT_VERSION, **plain}
+
+    @classmethod
+    def from_json(cls, data: object) -> Summary:
+        """The summary of a :meth:`to_json` value.
+
+        Raises:
+            ForeignFileError: it is something else.
+            SummaryFileError: it is damaged, or comes from another version.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ForeignFileError("not a summary of autogaze")
+        if data.get("version") != FORMAT_VERSION:
+            raise SummaryFileError(
+                f"summary version {data.get('version')}, this autogaze reads version {FORMAT_VERSION}"
+            )
+        try:
+            values = {field.name: data[field.name] for field in fields(cls)}
+            values["settings"] = Settings(**_tuples(values["settings"]))
+            values["seconds"] = StageSeconds(**values["seconds"])
+            return cls(**_tuples(values))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SummaryFileError(f"the summary is damaged: {error!r}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the summary as JSON; the file appears whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Summary:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ForeignFileError: it was not written by autogaze.
+            SummaryFileError: it is damaged, or comes from another version.
+        """
+        text = Path(path).read_bytes()
+        try:
+            return cls.from_json(json.loads(text))
+        except SummaryFileError as error:
+            raise type(error)(f"{path}: {error}") from error
+        except ValueError as error:  # neither JSON nor text
+            raise ForeignFileError(f"{path}: not a summary of autogaze") from error
+
+
+def versions() -> dict[str, str]:
+    """Version of autogaze, of Python, and of the packages whose version can change a result."""
+    packages = ("torch", "numpy", "av", "pillow")
+    return {
+        "autogaze": __version__,
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+    }
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str | None:
+    """Size and time of change of a file, or of all files of a folder together; None if there is no such path."""
+    path = Path(path)
+    try:
+        files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.is_file())
+        stats = [file.stat() for file in files]
+    except (OSError, ValueError):  # ValueError: a null character
+        return None
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return f"{len(stats)} files, {sum(stat.st_size for stat in stats)} bytes, changed {newest}"
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
