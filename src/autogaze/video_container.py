@@ -223,8 +223,9 @@ def _open(location: str, *, format: str | None, options: Mapping[str, str]) -> I
 def _video_stream(container: InputContainer, location: str) -> VideoStream:
     videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not videos:
-        kinds = sorted({stream.type for stream in container.streams})
-        raise VideoError(f"{location} holds no video, only {' and '.join(kinds) or 'nothing'}")
+        kinds = " and ".join(sorted({stream.type for stream in container.streams}))
+        only = f"only {kinds}" if kinds else "nor anything else; it may be incomplete"
+        raise VideoError(f"{location} holds no video, {only}")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in videos else videos[0]
     # Streams of a codec that nothing here decodes have no context, whatever the annotations say.

@@ -58,6 +58,7 @@ class Damage:
         self._warnings = warnings
         self._places = 0
         self._last_place = ""
+        self._last_number = -1
         self._frames = 0
         self._time_seconds = 0.0
         self._end_seconds = 0.0
@@ -81,7 +82,9 @@ class Damage:
         """The end of the video, which should last ``promised_seconds``."""
         if self._places > _MAX_WARNINGS:
             more = self._places - _MAX_WARNINGS
-            self._warnings.append(f"damaged at {more} more places, the last at {self._last_place}")
+            self._warnings.append(
+                f"damaged at {more} more place{'s' if more > 1 else ''}, the last at {self._last_place}"
+            )
         if promised_seconds is not None:
             missing_seconds = promised_seconds - self._end_seconds
             if missing_seconds > max(GAP_SECONDS, 2 * interval_seconds):
@@ -103,6 +106,9 @@ class Damage:
             self._report(number, self._end_seconds, f"nothing could be read from there to {time_seconds:.3f} s")
 
     def _report(self, number: int, time_seconds: float, problem: str) -> None:
+        if number == self._last_number:
+            return  # more of the same damage
+        self._last_number = number
         self._places += 1
         self._last_place = f"frame {number} ({time_seconds:.3f} s)"
         if self._places <= _MAX_WARNINGS:
