@@ -163,7 +163,9 @@ class ContainerSource:
         """Length of the video stream by what the file says of it, None if it says nothing one can rely on."""
         stream = self._stream
         if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
+            # The duration of an AVI is guessed from the size of the file, so a cut-off one seems whole.
+            header_seconds = stream.frames / self.fps if self._decodes_in_order() else 0.0
+            return max(float(stream.duration * stream.time_base), header_seconds)
         start_seconds = float((stream.start_time or 0) * (stream.time_base or 0))
         if "DURATION" in stream.metadata:  # Matroska: when the last frame of this stream ends
             with suppress(ValueError):

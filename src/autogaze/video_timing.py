@@ -88,9 +88,9 @@ class Damage:
         if promised_seconds is not None:
             missing_seconds = promised_seconds - self._end_seconds
             if missing_seconds > max(GAP_SECONDS, 2 * interval_seconds):
+                frames = "1 frame" if self._frames == 1 else f"{self._frames} frames"
                 self._warnings.append(
-                    f"ends after {self._frames} frames ({self._end_seconds:.3f} s) of {promised_seconds:.3f} s; "
-                    "the rest is missing"
+                    f"ends after {frames} ({self._end_seconds:.3f} s) of {promised_seconds:.3f} s; the rest is missing"
                 )
 
     def _look_for_gap(self, number: int, time_seconds: float, duration_seconds: float) -> None:

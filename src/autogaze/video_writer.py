@@ -57,7 +57,9 @@ class VideoWriter:
             temporary = stack.enter_context(atomic_path(self._path))
             container = av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
             stack.push(lambda kind, *_: _close(container, failed=kind is not None))
-            self._output = container, self._add_stream(container)
+            stream = self._add_stream(container)
+            container.start_encoding()
+            self._output = container, stream
             self._stack = stack.pop_all()
         return self
 
