@@ -88,6 +88,7 @@ class GazeCommand:
 
         if self.tiles and self.resize:
             raise AutoGazeError("--tiles and --resize exclude each other; give one of them")
+        ratio = _ratios(self.ratio)
         check_out(self.out)
         # A folder of videos may hold the overlays of an earlier run.
         found = [s for s in find_sources(self.sources) if not s.endswith(".overlay.mp4") or s in self.sources]
@@ -111,7 +112,7 @@ class GazeCommand:
                     on_progress=bar.update,
                     on_outcome=on_outcome,
                     model=self.model,
-                    ratio=_ratios(self.ratio),
+                    ratio=ratio,
                     threshold=self.threshold,
                     psnr_db=self.psnr,
                     per=self.per,
@@ -195,6 +196,9 @@ Command = (
 )
 
 
+_RULE = re.compile("[─-]{4,}")
+
+
 class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
@@ -203,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file may have a name that the terminal has no letters for.
+        sys.stdout.reconfigure(errors="replace")
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -248,11 +255,17 @@ def _parse(words: list[str]) -> GazeCommand | InfoCommand | ChecksCommand:
 
 def _unboxed(text: str) -> str:
     """A message of the parser without its frame, its colours and its own pointer to the help."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    # The first and last line are the frame; a rule separates what was wrong from advice.
-    lines = [line.strip().strip("│|").strip() for line in lines[1:-1]]
-    told = " ".join(line for line in itertools.takewhile(lambda line: not re.fullmatch("[─-]{4,}", line), lines))
-    return re.split(r"\(required\)|For full helptext", told)[0].strip(" .:")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines()
+    # The frame is drawn with lines and holds the title, or, where the terminal has no lines, left out.
+    framed = lines[:1] != [] and lines[0].startswith("╭")
+    lines = [line.strip("│ ") for line in (lines[1:-1] if framed else lines)]
+    sections = [
+        " ".join(section)
+        for rule, section in itertools.groupby(lines, lambda line: bool(_RULE.fullmatch(line)))
+        if not rule
+    ]
+    told = sections[min(0 if framed else 1, len(sections) - 1)] if sections else "the words cannot be read"
+    return " ".join(told.split("(required)")[0].split()).strip(" .:")
 
 
 def _ratios(text: str | None) -> tuple[float, ...] | None:

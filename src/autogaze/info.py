@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def _describe_gaze(path: Path) -> GazeInfo:
 def _describe_model(model: str, *, device: str | None) -> ModelInfo:
     selector = load_selector(model, device=device)
     described = (type(selector).__doc__ or selector.name).strip().splitlines()[0]
+    described = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", described)
     limits = asdict(selector.default_budget)
     return ModelInfo(
         model=model,

@@ -194,7 +194,9 @@ class Summary:
             OSError: the file cannot be written.
         """
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
+            # A file name that is not text keeps its bytes as the escapes of JSON.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Summary:

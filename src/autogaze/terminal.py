@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,11 +15,16 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from autogaze.checks import Report
-from autogaze.files import Outcome
-from autogaze.info import GazeInfo, ModelInfo
-from autogaze.pipeline import Progress
-from autogaze.summary import Summary
+if TYPE_CHECKING:
+    # For their types alone: an error must not wait for torch to be told.
+    from autogaze.checks import Report
+    from autogaze.files import Outcome
+    from autogaze.info import GazeInfo, ModelInfo
+    from autogaze.pipeline import Progress
+    from autogaze.summary import Summary
+
+
+_NO_ROOM = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
 class ProgressBar:
@@ -85,7 +91,7 @@ def error_line(error: BaseException) -> str:
     """What went wrong, in one line that says what to do where autogaze does not say so itself."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        advice = "; free some room or choose another --out" if error.errno in (27, 28, 122) else ""
+        advice = "; free some room or choose another --out" if error.errno in _NO_ROOM else ""
         return f"{where}{error.strerror}{advice}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({error}); try --resize, or smaller frames"
@@ -138,7 +144,11 @@ def report_table(report: Report) -> Table:
 def show(table: Table) -> None:
     """A table on standard output, never cut to the width of something that is not a terminal."""
     console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(highlight=False, width=10_000).print(table)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=10_000)
+    with console.capture() as captured:
+        console.print(table)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _endings(summary: Summary) -> list[str]:

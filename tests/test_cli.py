@@ -1,0 +1,248 @@
+"""The command line does what the functions do, and says what it did."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import autogaze
+from autogaze import checks
+from autogaze.cli import main
+from autogaze.gaze import Gaze
+from autogaze.selectors import SELECTORS
+from autogaze.video_writer import VideoWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def autogaze_says(capsys: pytest.CaptureFixture[str]) -> Iterator["Command"]:
+    """Run a command line in this process."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*words: object) -> Said:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in words])
+        assert isinstance(exit_.value.code, int)
+        return Said(status=exit_.value.code, **capsys.readouterr()._asdict())
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+Command = type(lambda *words: Said(status=0, out="", err=""))
+
+
+def write_video(path: Path, *, num_frames: int = 3) -> Path:
+    rgb = np.random.default_rng(0).integers(0, 256, (num_frames, 48, 80, 3), np.uint8)
+    with VideoWriter(path, fps=10, height_px=48, width_px=80) as writer:
+        writer.write(rgb)
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    (tmp_path / "videos").mkdir()
+    return write_video(tmp_path / "videos" / "clip.mp4")
+
+
+class TestGaze:
+    def test_writes_what_the_function_returns(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
+        said = autogaze_says("gaze", video, "--model", "difference", "--ratio", "0.1", "--out", tmp_path / "out")
+        assert (said.status, said.err) == (0, "")
+        assert Gaze.load(tmp_path / "out/clip.gaze").equals(autogaze.gaze(video, model="difference", ratio=0.1))
+        (line,) = said.out.splitlines()
+        assert line.startswith(f"{video}: 3 frames, ")
+        assert line.endswith(f"→ {tmp_path}/out/clip.{{gaze,overlay.mp4,sheet.png,json}}")
+
+    def test_the_second_time_it_is_skipped(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
+        words = ("gaze", video, "--model", "uniform", "--ratio", "0.1", "--out", tmp_path / "out", "--no-overlay")
+        assert "already complete" not in autogaze_says(*words).out
+        assert "already complete, skipped (--overwrite does it again)" in autogaze_says(*words).out
+        assert "already complete" not in autogaze_says(*words, "--overwrite").out
+
+    def test_json_is_all_there_is_on_standard_output(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
+        missing = tmp_path / "missing.mp4"
+        said = autogaze_says(
+            *("gaze", video, missing, "--json", "--model", "uniform", "--ratio", "0.1", "--out", tmp_path / "out")
+        )
+        done, failed = json.loads(said.out)
+        assert said.status == 2
+        assert done["frames"] == 3
+        assert done["complete"] is True
+        assert done["folder"] == str(tmp_path / "out")
+        assert failed["source"] == str(missing)
+        assert "missing.mp4" in failed["error"]
+
+    def test_options_reach_the_result(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
+        said = autogaze_says(
+            *("gaze", "--ratio", "0.2,0.1,0.1" + ",0.1" * 13, video, "--model", "uniform", "--resize"),
+            *("--stride", 2, "--no-overlay", "--no-sheet", "--out", tmp_path / "out", "--json"),
+        )
+        (summary,) = json.loads(said.out)
+        settings = summary["settings"]
+        assert settings["ratio"] == [0.2, *[0.1] * 15]
+        assert (settings["mode"], settings["stride"], summary["frames"]) == ("resize", 2, 2)
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.gaze", "clip.json"]
+
+    def test_limits_reach_the_budget(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
+        said = autogaze_says(
+            *("gaze", video, "--psnr", 20, "--threshold", 0.5, "--ratio", 0.3, "--per", "clip"),
+            *("--no-overlay", "--no-sheet", "--out", tmp_path / "out", "--json"),
+        )
+        settings = json.loads(said.out)[0]["settings"]
+        assert [settings[name] for name in ("psnr_db", "threshold", "ratio", "per")] == [20, 0.5, 0.3, "clip"]
+
+    def test_quiet_says_nothing(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
+        said = autogaze_says("gaze", video, "--quiet", "--model", "uniform", "--ratio", "0.1", "--out", tmp_path / "o")
+        assert (said.status, said.out, said.err) == (0, "", "")
+
+    def test_a_folder_is_all_its_videos_but_not_their_overlays(
+        self, video: Path, tmp_path: Path, autogaze_says: Command
+    ) -> None:
+        write_video(video.parent / "other.mp4")
+        words = ("gaze", video.parent, "--model", "uniform", "--ratio", "0.1", "--out", video.parent, "--json")
+        for _ in range(2):
+            assert [summary["name"] for summary in json.loads(autogaze_says(*words).out)] == ["clip", "other"]
+
+
+class TestInfo:
+    def test_of_a_gaze_file(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
+        gaze = autogaze.gaze(video, model="uniform", ratio=0.1)
+        gaze.save(tmp_path / "x.gaze")
+        info = json.loads(autogaze_says("info", tmp_path / "x.gaze", "--json").out)
+        assert (info["frames"], info["patches_kept"]) == (3, gaze.num_gazes)
+        assert sum(info["kept_per_scale"].values()) == gaze.num_gazes
+        table = autogaze_says("info", tmp_path / "x.gaze").out
+        assert "frames           3\n" in table
+
+    @pytest.mark.parametrize("model", SELECTORS)
+    def test_of_every_selector(self, model: str, autogaze_says: Command) -> None:
+        said = autogaze_says("info", model, "--json")
+        info = json.loads(said.out)
+        assert said.status == 0
+        assert info["patches_per_tile"] == 265
+        assert "`" not in info["kind"]
+
+
+class TestChecks:
+    def test_pass_here(self, autogaze_says: Command) -> None:
+        said = autogaze_says("checks", "--json")
+        report = json.loads(said.out)
+        assert (said.status, report["ok"]) == (0, True)
+        found = {check["name"]: check["found"] for check in report["checks"]}
+        assert found["autogaze"] == autogaze.__version__
+        assert found["write and read a video"] == "2 of 2 frames came back"
+        assert {"python", "torch", "av", "cpu", "pyarrow"} <= set(found)
+
+    def test_fail_without_something_required(self, autogaze_says: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "MIN_PYTHON", (99, 0))
+        said = autogaze_says("checks")
+        assert said.status == 1
+        line = next(line for line in said.out.splitlines() if "python: python" in line)
+        assert line.startswith("missing")
+        assert line.endswith("install Python 99.0 or newer")
+
+    def test_pass_without_something_optional(self) -> None:
+        optional = checks.Check(group="extra", name="x", found="not installed", ok=False, required=False)
+        assert checks.Report(checks=(optional,)).ok
+
+    @pytest.mark.parametrize(("package", "minimum", "ok"), [("numpy", "1.26", True), ("numpy", "99.1", False)])
+    def test_compare_versions(self, package: str, minimum: str, ok: bool) -> None:
+        check = checks._package(package, minimum, group="package", required=True, advice="")
+        assert check.ok is ok
+
+
+class TestProcess:
+    """What only a process of its own can show."""
+
+    def start(self, *words: object, cwd: Path) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "autogaze.cli", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+        )
+
+    def test_version(self, tmp_path: Path) -> None:
+        process = self.start("--version", cwd=tmp_path)
+        assert process.communicate(timeout=60) == (f"autogaze {autogaze.__version__}\n", "")
+
+    def test_an_interruption_leaves_nothing_half_written(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "long.mp4", num_frames=600)
+        ends = {
+            signal.SIGINT: (130, "autogaze: interrupted; nothing half-written is left\n"),
+            signal.SIGTERM: (143, ""),
+        }
+        words = ("gaze", "long.mp4", "--model", "uniform", "--ratio", "0.5", "--out")
+        processes = {sent: self.start(*words, tmp_path / sent.name, cwd=tmp_path) for sent in ends}
+        for sent, process in processes.items():
+            out = tmp_path / sent.name
+            while not (out.exists() and list(out.iterdir())) and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(sent)
+        for sent, (status, line) in ends.items():
+            assert processes[sent].communicate(timeout=60) == ("", line)
+            assert processes[sent].returncode == status
+            assert not (tmp_path / sent.name).exists()
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+    def test_a_usage_error_is_one_line(self, tmp_path: Path, encoding: str) -> None:
+        process = subprocess.run(
+            [sys.executable, "-m", "autogaze.cli", "gaze", "x.mp4", "--colour", "red"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            timeout=60,
+        )
+        line = "autogaze: Unrecognized options: --colour, red; `autogaze gaze --help` shows what is legal\n"
+        assert (process.returncode, process.stdout, process.stderr) == (2, "", line)
+
+    def test_a_full_disk_is_told_in_one_line(self, video: Path, tmp_path: Path) -> None:
+        code = """
+import resource, sys
+from autogaze.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+main(sys.argv[1:])
+"""
+        process = subprocess.run(
+            [sys.executable, "-c", code, "gaze", video, "--model", "uniform", "--ratio", "0.5", "--out", "out"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=60,
+        )
+        assert process.returncode == 2
+        assert len(process.stderr.splitlines()) == 1
+        assert "File too large; free some room or choose another --out" in process.stderr
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
+    def test_output_that_cannot_be_written(self, tmp_path: Path) -> None:
+        with Path("/dev/full").open("w") as full:
+            process = subprocess.run(
+                [sys.executable, "-m", "autogaze.cli", "--version"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+            )
+        assert process.returncode == 2
+        assert process.stderr.startswith("autogaze: No space left on device")
+        assert len(process.stderr.splitlines()) == 1

@@ -1,0 +1,146 @@
+"""Imports point down: every module has its place in LAYERS and imports only from below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "autogaze"
+
+# From the ground up. A module may import any module of a lower layer and, of its own layer, those of its own folder
+# that stand before it. A new module goes into the lowest layer that works. Names are relative to ``autogaze``.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    # Geometry and what everyone needs
+    ("errors", "extras", "grid"),
+    # Data
+    ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils"),
+    # Video in and out
+    (
+        *("video_pixels", "video_sources", "video_timing", "video_container", "video_images", "video"),
+        "video_writer",
+    ),
+    # The interface of selectors; the network
+    (
+        *("selectors.base", "models", "models.autogaze.configuration_autogaze"),
+        *("models.autogaze.modeling_autogaze", "attention", "choosing"),
+    ),
+    # Decoding; selectors without weights
+    (
+        *("engine", "selectors.spending", "selectors.cells", "selectors.distortion", "selectors.greedy"),
+        *("selectors.pyramid", "selectors.canvas", "selectors.replenish", "selectors.scored", "selectors.detail"),
+        *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
+        *("selectors.uniform_random", "selectors", "streaming"),
+    ),
+    # The class people load
+    (
+        *("models.autogaze.budgets", "models.autogaze.checkpoint", "models.autogaze.decoding"),
+        *("models.autogaze.published", "models.autogaze.processing_autogaze", "models.autogaze.autogaze"),
+        *("models.autogaze", "models.autogaze.selector"),
+    ),
+    # A source in, a gaze out
+    ("loading", "names", "summary", "pipeline"),
+    # Pictures and data sets
+    ("captions", "drawing", "overlay", "sheet", "visualize", "datasets", "datasets.video_utils"),
+    # Results as files and as words
+    ("files", "info", "checks", "terminal"),
+    # Entry points
+    ("cli",),
+)
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name relative to ``autogaze`` → file; the package itself is ""."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def place(module: str) -> tuple[int, int] | None:
+    """(layer, position in it) of a module."""
+    for layer, names in enumerate(LAYERS):
+        if module in names:
+            return layer, names.index(module)
+    return None
+
+
+def folder(module: str) -> str:
+    """The package that a module belongs to; a package belongs to itself, like the other modules in it."""
+    return module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def imports(tree: ast.AST, *, known: set[str]) -> set[str]:
+    """Modules of autogaze that a file imports, inside functions too, but not for type checkers alone."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                found |= imports(ast.Module([other], []), known=known)
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found |= {name.partition("autogaze")[2].lstrip(".") for name in names if name.split(".")[0] == "autogaze"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            home, _, module = (node.module or "").partition("autogaze")
+            if home == "" and (module == "" or module.startswith(".")):
+                module = module.lstrip(".")
+                for alias in node.names:
+                    below = f"{module}.{alias.name}".lstrip(".")
+                    found.add(below if below in known else module)
+        else:
+            found |= imports(node, known=known)
+    return found
+
+
+def is_allowed(module: str, imported: str) -> bool:
+    """Whether ``module`` may import ``imported``."""
+    here, there = place(module), place(imported)
+    assert here is not None and there is not None
+    if there[0] != here[0]:
+        return there[0] < here[0]
+    return folder(module) == folder(imported) and there[1] < here[1]
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name])
+def test_imports_point_down(module: str) -> None:
+    known = modules()
+    assert place(module) is not None, f"put {module} into LAYERS, in the lowest layer that works"
+    for imported in imports(ast.parse(known[module].read_text()), known=set(known)):
+        if imported == "":  # the package itself, for its version
+            continue
+        # Importing a module runs the packages above it, but those of the importer are running already.
+        assert is_allowed(module, imported), f"{module} imports {imported}, which does not lie below it"
+
+
+def test_layers_name_no_module_that_is_gone() -> None:
+    assert {name for layer in LAYERS for name in layer} <= set(modules())
+
+
+def test_the_package_is_imported_for_its_version_alone() -> None:
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if module and isinstance(node, ast.ImportFrom) and node.module == "autogaze":
+                for alias in node.names:
+                    assert alias.name == "__version__" or alias.name in modules(), f"{module} imports {alias.name}"
+
+
+def test_an_import_inside_a_function_counts_and_one_for_type_checkers_does_not() -> None:
+    code = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from autogaze.cli import main
+else:
+    import autogaze.grid
+def f():
+    from autogaze import gaze
+    from autogaze.selectors.base import Budget
+"""
+    assert imports(ast.parse(code), known={"gaze", "grid", "selectors.base"}) == {"gaze", "grid", "selectors.base"}
+
+
+def test_the_ground_may_not_import_what_stands_on_it() -> None:
+    assert is_allowed("gaze", "archive")
+    assert not is_allowed("archive", "gaze")
+    assert not is_allowed("grid", "gaze")
