@@ -150,7 +150,6 @@ class Gaze:
             frames = slice(frame % self.num_frames, frame % self.num_frames + 1)
         start, stop, step = frames.indices(self.num_frames)
         if step == 1:
-            stop = max(start, stop)
             return self._take(slice(self._end[start], self._end[stop]), count=slice(start, stop))
         chosen = np.arange(start, stop, step)
         count = self.count[chosen]

@@ -128,9 +128,9 @@ def _spans(tiles: int, tile_px: int, frame_px: int, source: PatchGrid, target: P
     target_px, side = target.scales_px[0], target.sides[0]
     for number, (scale_px, scale_side) in enumerate(zip(source.scales_px, source.sides, strict=True)):
         tile, row = np.divmod(np.arange(tiles * scale_side), scale_side)
-        # Edges in pixels of the video, times scale_px; padding past the frame shows nothing.
-        start = ((tile * scale_px + row * source.patch_px) * tile_px).clip(max=frame_px * scale_px)
-        stop = ((tile * scale_px + (row + 1) * source.patch_px) * tile_px).clip(max=frame_px * scale_px)
+        # Edges in pixels of the video, times scale_px. Padding lies past the frame, and so past the last target row.
+        start = (tile * scale_px + row * source.patch_px) * tile_px
+        stop = (tile * scale_px + (row + 1) * source.patch_px) * tile_px
         row_px = target.patch_px * frame_px * scale_px  # one target row in the same unit, times target_px
         first[number, : len(row)] = (start * target_px // row_px).clip(max=side)
         end[number, : len(row)] = (-(-stop * target_px // row_px)).clip(max=side)
