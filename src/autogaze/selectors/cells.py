@@ -1,0 +1,226 @@
+"""Pixels of a frame as tiles, cells and atoms, and each tile as its scales show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from autogaze.grid import FrameLayout, Indices, PatchGrid
+
+# Shape letters: n tiles, S pixels a side of a tile, K scales, A atoms of a tile, P patches of a tile,
+# s patches a side of a scale, p pixels a side of a patch, c pixels a side of a cell, H × W pixels of a frame.
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where the patches of a grid lie in a tile, in whole pixels of its finest scale.
+
+    A *cell* is the square of the tile that a patch shows. An *atom* is the largest square that cuts every cell
+    (and the tile) into whole pieces: whatever is summed per atom can be summed per cell without the pixels.
+
+    Raises:
+        ValueError: the cells of some scale are not whole pixels.
+    """
+
+    grid: PatchGrid
+
+    def __post_init__(self) -> None:
+        tile_px, patch_px = self.grid.scales_px[-1], self.grid.patch_px
+        unfit = [scale for scale in self.grid.scales_px if tile_px * patch_px % scale]
+        if unfit:
+            fit = [s for s in range(patch_px, tile_px + 1, patch_px) if tile_px * patch_px % s == 0]
+            raise ValueError(
+                f"scales {unfit} px do not cut a tile of {tile_px} px into cells of whole pixels; "
+                f"scales that fit: {', '.join(map(str, fit))} px"
+            )
+
+    @cached_property
+    def tile_px(self) -> int:
+        """Side of a tile: the finest scale."""
+        return self.grid.scales_px[-1]
+
+    @cached_property
+    def cell_px(self) -> tuple[int, ...]:
+        """Side of a cell, per scale."""
+        return tuple(self.tile_px * self.grid.patch_px // scale for scale in self.grid.scales_px)
+
+    @cached_property
+    def atom_px(self) -> int:
+        """Side of an atom."""
+        return gcd(self.tile_px, *self.cell_px)
+
+    @cached_property
+    def atoms_a_side(self) -> int:
+        """Atoms along one side of a tile."""
+        return self.tile_px // self.atom_px
+
+    @cached_property
+    def num_atoms(self) -> int:
+        """Atoms of a tile."""
+        return self.atoms_a_side**2
+
+    @cached_property
+    def scale_of_patch(self) -> tuple[int, ...]:
+        """(P,) scale number of each patch."""
+        return tuple(np.repeat(np.arange(self.grid.num_scales), self.grid.patches_per_scale).tolist())
+
+    @cached_property
+    def patch_of_atom(self) -> Indices:
+        """(K, A) the patch of each scale that covers each atom; P where the scale has none there."""
+        position = np.arange(self.atoms_a_side)
+        rows = []
+        for scale, (side, cell_px) in enumerate(zip(self.grid.sides, self.cell_px, strict=True)):
+            place = position * self.atom_px // cell_px
+            patch = self.grid.offsets[scale] + place[:, None] * side + place
+            patch[(place >= side)[:, None] | (place >= side)] = self.grid.num_patches
+            rows.append(patch.reshape(-1))
+        return np.stack(rows)
+
+    @cached_property
+    def atoms_of_patch(self) -> tuple[Indices, ...]:
+        """P arrays: the atoms of each patch in ascending order."""
+        return tuple(np.flatnonzero(self.patch_of_atom[s] == p) for p, s in enumerate(self.scale_of_patch))
+
+    @cached_property
+    def slots_of_patch(self) -> tuple[Indices, ...]:
+        """P arrays: the atoms of each patch once per scale, as positions in a flat (K, A) array."""
+        starts = np.arange(self.grid.num_scales)[:, None] * self.num_atoms
+        return tuple((starts + atoms).reshape(-1) for atoms in self.atoms_of_patch)
+
+    @cached_property
+    def patches_of_patch(self) -> tuple[Indices, ...]:
+        """P arrays: the patch that each of :attr:`slots_of_patch` belongs to."""
+        return tuple(self.patch_of_atom.reshape(-1)[slots] for slots in self.slots_of_patch)
+
+    def shows_itself(self, scale: int) -> bool:
+        """Whether a scale's patches show the tile pixel for pixel, all of it."""
+        return self.grid.sides[scale] * self.grid.patch_px == self.tile_px
+
+    @cached_property
+    def box_of_patch_px(self) -> tuple[tuple[slice, slice], ...]:
+        """P pairs: the pixel rows and columns of each patch's cell in its tile."""
+        boxes = []
+        for side, cell_px in zip(self.grid.sides, self.cell_px, strict=True):
+            edges = [slice(place * cell_px, (place + 1) * cell_px) for place in range(side)]
+            boxes += [(rows, columns) for rows in edges for columns in edges]
+        return tuple(boxes)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Frames of a layout as tiles in which one pixel is one pixel of the finest scale.
+
+    A layout whose tiles are not of that size has the whole frame resized first, see :attr:`height_px`.
+    """
+
+    layout: FrameLayout
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The cells of one tile."""
+        return Cells(self.layout.grid)
+
+    @cached_property
+    def height_px(self) -> int:
+        """Height of the frame in tile pixels, padding left out."""
+        return -(-self.layout.height_px * self.cells.tile_px // self.layout.tile_height_px)
+
+    @cached_property
+    def width_px(self) -> int:
+        """Width of the frame in tile pixels, padding left out."""
+        return -(-self.layout.width_px * self.cells.tile_px // self.layout.tile_width_px)
+
+    @property
+    def num_values(self) -> int:
+        """Pixels times channels of a frame, padding left out."""
+        return self.height_px * self.width_px * 3
+
+    @property
+    def tiles_shape(self) -> tuple[int, int, int, int]:
+        """(n, S, S, 3)."""
+        return self.layout.num_tiles, self.cells.tile_px, self.cells.tile_px, 3
+
+    def rows(self) -> list[slice]:
+        """The tiles of each row of the frame: little enough to stay in a processor's cache."""
+        columns = self.layout.tile_columns
+        return [slice(row * columns, (row + 1) * columns) for row in range(self.layout.tile_rows)]
+
+    def split(self, rgb: Pixels) -> Pixels:
+        """(n, S, S, 3) tiles of an (H, W, 3) frame, 0 where they reach past it; may share its memory.
+
+        Raises:
+            ValueError: the frame is not of the layout's size.
+        """
+        expected = (self.layout.height_px, self.layout.width_px, 3)
+        if rgb.shape != expected or rgb.dtype != np.uint8:
+            raise ValueError(f"a frame of this layout is {expected} uint8, got {rgb.shape} {rgb.dtype}")
+        rgb = resize(rgb[None], self.height_px, self.width_px)[0]
+        rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
+        if rgb.shape == (S, S, 3) and rows == columns == 1:
+            return rgb[None]
+        tiles = np.zeros((rows, columns, S, S, 3), np.uint8)
+        for row in range(rows):
+            for column in range(columns):
+                part = rgb[row * S : (row + 1) * S, column * S : (column + 1) * S]
+                tiles[row, column, : part.shape[0], : part.shape[1]] = part
+        return tiles.reshape(self.tiles_shape)
+
+    def merge(self, tiles: Pixels) -> Pixels:
+        """(H, W, 3) frame of (n, S, S, 3) tiles; what lies past the frame is dropped."""
+        rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
+        joined = tiles.reshape(rows, columns, S, S, 3).transpose(0, 2, 1, 3, 4).reshape(rows * S, columns * S, 3)
+        frame = np.ascontiguousarray(joined[: self.height_px, : self.width_px])
+        return resize(frame[None], self.layout.height_px, self.layout.width_px)[0]
+
+    def clear_padding(self, tiles: NDArray[Any], row: slice = slice(None)) -> None:
+        """Set to 0 what (n, S, S, 3) tiles hold past the frame, in one of :meth:`rows` or in all of them."""
+        rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
+        grid = tiles[row].reshape(-1, columns, S, S, 3)
+        grid[:, -1, :, self.width_px - (columns - 1) * S :] = 0
+        if row.stop in (None, len(tiles)):
+            grid[-1, :, self.height_px - (rows - 1) * S :] = 0
+
+
+def resize(rgb: Pixels, height_px: int, width_px: int) -> Pixels:
+    """Bring (n, H, W, 3) pictures to another size: bilinear, antialiased, 8 bits, edges clamped, as Pillow does."""
+    if rgb.shape[1:3] == (height_px, width_px):
+        return rgb
+    if not rgb.flags.writeable:  # torch refuses to look at memory it may not write to
+        rgb = rgb.copy()
+    images = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2)
+    resized = functional.interpolate(images, size=(height_px, width_px), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+
+
+def scale_patches(tiles: Pixels, cells: Cells, scale: int) -> Pixels:
+    """(n, s, s, p, p, 3) patches of (n, S, S, 3) tiles at one scale."""
+    side, p, scale_px = cells.grid.sides[scale], cells.grid.patch_px, cells.grid.scales_px[scale]
+    used: Pixels = resize(tiles, scale_px, scale_px)[:, : side * p, : side * p]
+    patches: Pixels = used.reshape(len(tiles), side, p, side, p, 3).transpose(0, 1, 3, 2, 4, 5)
+    return patches
+
+
+def scale_image(tiles: Pixels, cells: Cells, scale: int) -> Pixels:
+    """(n, S, S, 3) tiles as one scale shows them: every patch brought up to its cell by itself.
+
+    What no patch covers is 0. At the finest scale this is the tiles themselves.
+    """
+    if cells.shows_itself(scale):
+        return tiles
+    side, p, c = cells.grid.sides[scale], cells.grid.patch_px, cells.cell_px[scale]
+    shown = resize(scale_patches(tiles, cells, scale).reshape(-1, p, p, 3), c, c)
+    covered = shown.reshape(-1, side, side, c, c, 3).transpose(0, 1, 3, 2, 4, 5)
+    if side * c == cells.tile_px:
+        return covered.reshape(tiles.shape)
+    image = np.zeros_like(tiles)
+    image[:, : side * c, : side * c] = covered.reshape(len(tiles), side * c, side * c, 3)
+    return image

@@ -1,0 +1,210 @@
+"""Greedy conditional replenishment: paste the patch that removes most error, until the frame is good enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from autogaze.errors import BudgetError
+from autogaze.frames import Frames
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, Indices, PatchGrid
+from autogaze.selectors import spending
+from autogaze.selectors.base import CLIP_FRAMES, Budget, clips, max_patches
+from autogaze.selectors.canvas import Canvas
+from autogaze.selectors.cells import Cells, Pixels, Tiling
+from autogaze.selectors.distortion import HalfLevels, Scales, canvas_errors, loss, psnr_db
+from autogaze.selectors.greedy import Search, Taken, greedy
+
+# Shape letters: T frames, n tiles, S pixels a side of a tile.
+
+LOOK_AHEAD_BYTES = 2**28
+"""Scales of a clip's frames are kept while a clip budget is planned if they take no more than this."""
+
+
+class Replenish:
+    """Selects without weights what a :class:`~autogaze.selectors.canvas.Canvas` needs to follow the video.
+
+    In each frame the patch that takes most error off the canvas is pasted, then the next, until the frame's loss
+    (mean absolute error over real pixels and channels, colours in 0…1) is at or below ``Budget.threshold``, its
+    PSNR is at least ``Budget.psnr_db``, the ratio is used up, or no patch gains anything. The canvas lives as
+    long as the video; a frame that is good enough as it is gets no gaze at all. Among patches that gain equally
+    the lowest index wins. All tiles of a frame are one search: the best patch of the whole frame goes first, and
+    loss and PSNR are of the whole frame.
+
+    ``Gaze.predicted_loss`` is the frame's loss after each gaze, exact. How a budget per clip is spread over its
+    frames: :mod:`autogaze.selectors.spending`.
+
+    Raises:
+        ValueError: the cells of some scale of the grid are not whole pixels.
+    """
+
+    name: str = "replenish"
+    default_budget: Budget = Budget(threshold=0.025)
+    needs_motion_vectors: bool = False
+
+    def __init__(self, grid: PatchGrid | None = None) -> None:
+        self.grid: PatchGrid = grid or PatchGrid()
+        Cells(self.grid)  # refuses a grid that cannot be cut into whole pixels
+
+    def open(self, layout: FrameLayout, budget: Budget) -> ReplenishSession:
+        """Start on a video whose frames have this layout.
+
+        Raises:
+            BudgetError: the threshold is negative, which no loss can reach.
+            ValueError: the cells of some scale of the layout's grid are not whole pixels.
+        """
+        if budget.threshold is not None and budget.threshold < 0:
+            raise BudgetError(
+                f"replenish measures loss as mean absolute error, 0 to 1; no frame reaches a threshold of "
+                f"{budget.threshold}; 0.025 is a usual one"
+            )
+        return ReplenishSession(layout, budget)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Seen:
+    """A frame as tiles and as its scales show it."""
+
+    tiles: Pixels
+    scales: Scales
+
+
+class ReplenishSession:
+    """One video on its way through :class:`Replenish`."""
+
+    def __init__(self, layout: FrameLayout, budget: Budget) -> None:
+        self.layout = layout
+        self.budget = budget
+        self.canvas = Canvas(layout)
+        """The canvas after the last frame that was stepped over."""
+        self._tiling = Tiling(layout)
+        self._frames_done = 0
+        self._pool = 0
+        self._usual_gain: float | None = None
+
+    def step(self, frames: Frames) -> Gaze:
+        """The gaze of the next frames of the video (any number of them, at least 1), with their times.
+
+        Raises:
+            ValueError: the frames are not of the session's height and width.
+        """
+        taken: list[Taken] = []
+        for clip, position in clips(frames, start=self._frames_done):
+            if self.budget.per == "clip" and self.budget.ratio is not None:
+                taken += self._step_within_pool(clip, position)
+            else:
+                taken += self._step_within_frames(clip, position)
+            self._frames_done += len(clip)
+        absolute = np.concatenate([part.absolute for part in taken])
+        return Gaze(
+            index=np.concatenate([part.index for part in taken]),
+            count=np.array([len(part.index) for part in taken]),
+            layout=self.layout,
+            predicted_loss=np.array([loss(value, self._tiling.num_values) for value in absolute], np.float32),
+            time_seconds=frames.time_seconds,
+        )
+
+    def _step_within_frames(self, clip: Frames, position: int) -> list[Taken]:
+        taken = []
+        for number, rgb in enumerate(clip.rgb):
+            limit = self.budget.max_patches(self.layout.num_patches, position + number)
+            taken.append(self._advance(self._see(rgb), self.canvas.half_levels, max_patches=limit))
+        return taken
+
+    def _step_within_pool(self, clip: Frames, position: int) -> list[Taken]:
+        if position == 0:
+            self._pool = max_patches(self.budget.ratios()[0], CLIP_FRAMES * self.layout.num_patches)
+        if position + len(clip) == CLIP_FRAMES:
+            taken = self._step_planned(clip)
+        else:
+            taken = [self._step_alone(rgb, position + number) for number, rgb in enumerate(clip.rgb)]
+        return taken
+
+    def _step_alone(self, rgb: Pixels, position: int) -> Taken:
+        share = spending.share_alone(
+            self._pool, frames_left=CLIP_FRAMES - position, first_of_video=self._usual_gain is None
+        )
+        least_gain = math.inf if self._usual_gain is None else self._usual_gain
+        taken = self._advance(
+            self._see(rgb),
+            self.canvas.half_levels,
+            max_patches=share.most,
+            least_gain=least_gain,
+            free_patches=share.free,
+        )
+        self._pool -= len(taken.index)
+        if len(taken.gain):
+            last = float(taken.gain[-1])
+            self._usual_gain = last if self._usual_gain is None else (self._usual_gain + last) / 2
+        return taken
+
+    def _step_planned(self, clip: Frames) -> list[Taken]:
+        keep = len(clip) * self._tiling.tiles_shape[0] * self._see_bytes <= LOOK_AHEAD_BYTES
+        seen = [self._see(rgb) for rgb in clip.rgb] if keep else None
+
+        def look(number: int) -> _Seen:
+            return self._see(clip.rgb[number]) if seen is None else seen[number]
+
+        def spend(least_gain: float) -> list[int]:
+            half_levels = self.canvas.half_levels.copy()
+            counts: list[int] = []
+            for number in range(len(clip)):
+                left = self._pool + 1 - sum(counts)  # one too many is enough to know that it is too much
+                part = self._advance(look(number), half_levels, max_patches=left, least_gain=least_gain)
+                counts.append(len(part.index))
+            return counts
+
+        plan = spending.plan(spend, pool=self._pool)
+        taken = []
+        for number in range(len(clip)):
+            limit = self._pool - sum(plan.counts[number + 1 :])
+            part = self._advance(look(number), self.canvas.half_levels, max_patches=limit, least_gain=plan.least_gain)
+            self._pool -= len(part.index)
+            taken.append(part)
+        self._usual_gain = plan.least_gain
+        return taken
+
+    def _see(self, rgb: Pixels) -> _Seen:
+        tiles = self._tiling.split(rgb)
+        return _Seen(tiles=tiles, scales=Scales.of(tiles, self._tiling, squared=self.budget.psnr_db is not None))
+
+    @property
+    def _see_bytes(self) -> int:
+        return self.layout.grid.num_scales * self._tiling.cells.tile_px**2 * 3
+
+    def _good_enough(self, search: Search) -> bool:
+        values, budget = self._tiling.num_values, self.budget
+        if budget.threshold is not None and loss(search.absolute, values) <= budget.threshold:
+            return True
+        return budget.psnr_db is not None and psnr_db(search.squared, values) >= budget.psnr_db
+
+    def _advance(
+        self,
+        seen: _Seen,
+        half_levels: HalfLevels,
+        *,
+        max_patches: int,
+        least_gain: float = 0.0,
+        free_patches: int = 0,
+    ) -> Taken:
+        """Search one frame and paste what was taken on ``half_levels``."""
+        errors = canvas_errors(seen.tiles, half_levels, self._tiling, squared=self.budget.psnr_db is not None)
+        taken = greedy(
+            Search(errors, seen.scales.errors, self._tiling.cells),
+            max_patches=max_patches,
+            good_enough=self._good_enough,
+            least_gain=least_gain,
+            free_patches=free_patches,
+        )
+        self._paste(taken.index, seen.scales, half_levels)
+        return taken
+
+    def _paste(self, index: Indices, scales: Scales, half_levels: HalfLevels) -> None:
+        cells = self._tiling.cells
+        tile, patch = np.divmod(index, cells.grid.num_patches)
+        for number in np.argsort(patch, kind="stable"):  # coarse to fine: finer patches win
+            place = (tile[number], *cells.box_of_patch_px[patch[number]])
+            np.multiply(scales.images[cells.scale_of_patch[patch[number]]][place], np.int16(2), out=half_levels[place])
