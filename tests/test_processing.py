@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from autogaze.errors import CheckpointError
+from autogaze.models.autogaze import processing_autogaze
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.utils import UnNormalize, get_gazing_pos_from_gazing_mask
 
@@ -162,6 +165,19 @@ def test_no_such_checkpoint(tmp_path: Path):
         AutoGazeImageProcessor.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=str(tmp_path))
 
 
+def test_a_hub_checkpoint_without_settings_gets_the_defaults(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def absent(*place: str, **options):
+        asked.append((place, options["revision"]))
+        raise RemoteEntryNotFoundError("no such file", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr(processing_autogaze, "hf_hub_download", absent)
+    processor = AutoGazeImageProcessor.from_pretrained("owner/name", size=99, revision="main")
+    assert asked == [(("owner/name", "preprocessor_config.json"), "main")]
+    assert processor.size == {"shortest_edge": 99}
+
+
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
@@ -219,6 +235,13 @@ def test_positions_of_a_mask(seed: int, B: int, N: int, share: float):
         assert [row[~pad].tolist() for row, pad in zip(position, padded, strict=True)] == expected
         assert (position[padded] == -1).all()
         assert all(pad.tolist() == sorted(pad.tolist()) for pad in padded), "padding comes last"
+
+
+def test_positions_of_a_long_mask_are_in_order():
+    mask = torch.from_numpy(np.random.default_rng(0).random((2, 16 * 265)) < 0.1)
+    position, padded = get_gazing_pos_from_gazing_mask(mask)
+    for row, slots, pad in zip(mask, position, padded, strict=True):
+        assert torch.equal(slots[~pad], row.nonzero()[:, 0])
 
 
 @pytest.mark.parametrize("B", [1, 2, 3])
