@@ -246,3 +246,29 @@ main(sys.argv[1:])
         assert process.returncode == 2
         assert process.stderr.startswith("autogaze: No space left on device")
         assert len(process.stderr.splitlines()) == 1
+
+    def test_a_bar_is_shown_on_a_terminal_and_results_still_go_to_standard_output(
+        self, video: Path, tmp_path: Path
+    ) -> None:
+        pty = pytest.importorskip("pty")
+        master, terminal = pty.openpty()
+        process = subprocess.run(
+            [
+                *(sys.executable, "-m", "autogaze.cli", "gaze", video, "--model", "uniform", "--ratio", "0.1"),
+                *("--no-overlay", "--no-sheet", "--out", "out"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            text=True,
+            cwd=tmp_path,
+            timeout=60,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+        )
+        os.close(terminal)
+        shown = os.read(master, 1_000_000).decode()
+        os.close(master)
+        assert process.returncode == 0
+        assert process.stdout.startswith(f"{video}: 3 frames, ")
+        assert "clip" in shown
+        assert "frames/s, " in shown
+        assert "% kept" in shown

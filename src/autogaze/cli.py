@@ -100,7 +100,7 @@ class GazeCommand:
                 outcomes.append(outcome)
                 bar.next_source()
                 if not self.json and not self.quiet and outcome.summary is not None:
-                    terminal.say(terminal.outcome_line(outcome, out=self.out))
+                    bar.say(terminal.outcome_line(outcome, out=self.out))
 
             with _keeping_what_is_done(outcomes, len(found)):
                 gaze_many(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import GazeFileError
 from autogaze.gaze import Gaze
 from autogaze.loading import load_selector
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,8 @@ class ModelInfo:
     """Patches of one tile over all scales."""
     default_budget: dict[str, Any]
     """The limits it uses when none are given."""
+    parameters: int
+    """Learned weights; 0 for a selector without any."""
     needs_motion_vectors: bool
     """Whether it reads the codec's motion vectors, which only some codecs have."""
 
@@ -109,6 +114,7 @@ def _describe_model(model: str, *, device: str | None) -> ModelInfo:
     selector = load_selector(model, device=device)
     described = (type(selector).__doc__ or selector.name).strip().splitlines()[0]
     described = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", described)
+    network: Module | None = getattr(selector, "model", None)
     limits = asdict(selector.default_budget)
     return ModelInfo(
         model=model,
@@ -117,5 +123,6 @@ def _describe_model(model: str, *, device: str | None) -> ModelInfo:
         patch_px=selector.grid.patch_px,
         patches_per_tile=selector.grid.num_patches,
         default_budget={name: value for name, value in limits.items() if value is not None},
+        parameters=sum(weight.numel() for weight in network.parameters()) if network is not None else 0,
         needs_motion_vectors=selector.needs_motion_vectors,
     )

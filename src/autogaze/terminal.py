@@ -42,7 +42,9 @@ class ProgressBar:
             console=Console(stderr=True),
             transient=True,
             disable=not visible,
+            redirect_stdout=False,
         )
+        self._visible = visible
         self._task = self._bars.add_task("", total=None, rates="")
 
     def __enter__(self) -> Self:
@@ -67,12 +69,20 @@ class ProgressBar:
             total=total,
             completed=progress.frames,
             rates=f"{fps:.1f} frames/s, {kept:.1%} kept",
+            refresh=True,
         )
+
+    def say(self, text: str) -> None:
+        """One line on standard output, above the bar where both are on the same terminal."""
+        if self._visible and sys.stdout.isatty():
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(text)
 
     def next_source(self) -> None:
         """Start over for the next source."""
         self._done += 1
-        self._bars.reset(self._task, total=None, rates="")
+        self._bars.reset(self._task, total=None, rates="", description="")
 
 
 def say(text: str) -> None:
