@@ -130,9 +130,10 @@ class ContactSheet:
             image.save(temporary, format="PNG")
 
     def _chosen(self) -> list[_Sample]:
-        """The samples nearest to places spread evenly from the first to the last."""
-        last, columns = len(self._samples) - 1, min(self.columns, len(self._samples))
-        return [self._samples[(2 * i * last + columns - 1) // (2 * max(1, columns - 1))] for i in range(columns)]
+        """The samples nearest to frames spread evenly from the first to the last."""
+        columns, last = min(self.columns, len(self._samples)), len(self._samples) - 1
+        step = (self._num_frames - 1) / max(1, columns - 1) / self._stride
+        return [self._samples[min(last, round(column * step))] for column in range(columns)]
 
     def _cell(self, sample: _Sample, row: int) -> Image.Image:
         if row == 0:
