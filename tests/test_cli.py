@@ -230,7 +230,8 @@ main(sys.argv[1:])
         )
         assert process.returncode == 2
         assert len(process.stderr.splitlines()) == 1
-        assert "File too large; free some room or choose another --out" in process.stderr
+        assert process.stderr.endswith("File too large; free some room or choose another --out\n")
+        assert "/." not in process.stderr
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110

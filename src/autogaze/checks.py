@@ -115,8 +115,12 @@ def _package(name: str, minimum: str, *, group: str, required: bool, advice: str
 
 def _requirements() -> list[tuple[str, str, str | None]]:
     """(package, oldest version, extra or None) of everything that the installed package declares."""
+    try:
+        lines = metadata.requires("autogaze") or []
+    except metadata.PackageNotFoundError:  # run from its source, not installed
+        lines = []
     requirements = []
-    for line in metadata.requires("autogaze") or ():
+    for line in lines:
         declared, _, marker = line.partition(";")
         name = re.match(r"[\w.-]+", declared)
         minimum = re.search(r">=\s*([\d.]+)", declared)

@@ -281,13 +281,14 @@ def _ratios(text: str | None) -> tuple[float, ...] | None:
 
 @contextlib.contextmanager
 def _keeping_what_is_done(outcomes: Sequence[Outcome], num_sources: int) -> Iterator[None]:
-    """Say on an interruption of a batch that its first part need not be done again."""
+    """Say when a batch ends early that its first part need not be done again."""
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if outcomes:
-            _complain(f"{len(outcomes)} of {num_sources} sources are done; the same command does the rest", 0)
-        raise interrupt
+    except (KeyboardInterrupt, OSError):
+        done = sum(outcome.summary is not None for outcome in outcomes)
+        if done:
+            _complain(f"{done} of {num_sources} sources are done; the same command does the rest", 0)
+        raise
 
 
 def _line_and_status(error: Exception) -> tuple[str, int]:

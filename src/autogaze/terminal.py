@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -100,7 +101,7 @@ def complain(text: str) -> None:
 def error_line(error: BaseException) -> str:
     """What went wrong, in one line that says what to do where autogaze does not say so itself."""
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{_told(Path(os.fsdecode(error.filename)))}: " if isinstance(error.filename, (str, bytes)) else ""
         advice = "; free some room or choose another --out" if error.errno in _NO_ROOM else ""
         return f"{where}{error.strerror}{advice}"
     if isinstance(error, MemoryError):
@@ -159,6 +160,12 @@ def show(table: Table) -> None:
     with console.capture() as captured:
         console.print(table)
     say("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _told(path: Path) -> Path:
+    """The path, or the folder above the temporary files in it, which nobody has named."""
+    hidden = [parent for parent in (path, *path.parents) if parent.name.startswith(".")]
+    return hidden[-1].parent if hidden else path
 
 
 def _endings(summary: Summary) -> list[str]:
