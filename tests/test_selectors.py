@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from fractions import Fraction
 
@@ -19,6 +18,8 @@ from autogaze.selectors import SELECTORS, make_selector
 from autogaze.selectors.base import Budget, Selector
 from autogaze.selectors.scored import FrameScores, choose
 from autogaze.selectors.uniform_random import Random
+
+pytestmark = pytest.mark.filterwarnings("error")
 
 YARDSTICKS = tuple(name for name in SELECTORS if name != "replenish")
 GRID = PatchGrid()
@@ -174,10 +175,8 @@ def test_memory_of_the_frames_is_the_callers(name, frames):
     whole = gaze_at(selector, replace(part, rgb=part.rgb.copy()), layout, budget)
     turned = part.rgb[:, ::-1, ::-1].copy()
     turned.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert gaze_at(selector, replace(part, rgb=turned[:, ::-1, ::-1]), layout, budget).equals(whole)
-        assert gaze_at(selector, part, layout, budget).equals(whole)
+    assert gaze_at(selector, replace(part, rgb=turned[:, ::-1, ::-1]), layout, budget).equals(whole)
+    assert gaze_at(selector, part, layout, budget).equals(whole)
     session, buffer, gazes = selector.open(layout, budget), np.empty((1, 224, 224, 3), np.uint8), []
     for t in range(4):
         buffer[:] = part.rgb[t]
@@ -323,9 +322,7 @@ def test_a_codec_without_vectors_warns_once(frames):
     session.step(replace(frames[:15], motion_vectors=(empty,) * 15))
     with pytest.warns(UserWarning, match="16 frames in a row have no motion vectors"):
         session.step(replace(frames[:1], motion_vectors=(empty,)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        session.step(replace(frames[:20], motion_vectors=(empty,) * 20))
+    session.step(replace(frames[:20], motion_vectors=(empty,) * 20))
 
 
 def test_unknown_flow_preset():
