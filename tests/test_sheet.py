@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,22 @@ def test_a_sheet_is_saved_whole_or_not_at_all(tmp_path):
     assert Image.open(io.BytesIO(saved)).convert("RGB").tobytes() == contact.image().tobytes()
     with pytest.raises(OSError):
         contact.save(tmp_path / "none" / "a.png")
+
+
+def test_a_disk_that_fills_up_leaves_the_sheet_that_was_there(tmp_path, monkeypatch):
+    def fill_up(image: Image.Image, path: Path, **_: object) -> None:
+        path.write_bytes(b"half a picture")
+        raise OSError("no space left on device")
+
+    contact = ContactSheet(layout=LANDSCAPE)
+    contact.add(video(LANDSCAPE, num_frames=2), random_gaze(LANDSCAPE, num_frames=2))
+    contact.save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    monkeypatch.setattr(Image.Image, "save", fill_up)
+    with pytest.raises(OSError, match="no space"):
+        contact.save(tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 @pytest.mark.parametrize("columns", [0, -1, 9])

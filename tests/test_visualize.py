@@ -12,6 +12,7 @@ from PIL import Image
 
 from autogaze.captions import clock, drawable, font, percent, shortened
 from autogaze.drawing import Backdrop, GazePainter
+from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.overlay import MAX_WIDTH_PX, OverlayPage
@@ -286,6 +287,25 @@ def test_the_written_video_has_every_frame_at_its_time(tmp_path, height_px, widt
     assert np.abs(shown - drawn).mean() < 25  # noise, compressed; another frame is three times as far
     dark = np.abs(shown - drawn)[page.panel_height_px + 8 :]
     assert dark.mean() < 6
+
+
+def test_the_mean_is_of_all_frames_so_far(tmp_path):
+    layout = FrameLayout.resized(GRID, height_px=360, width_px=640)
+    counts = (265, 0, 50)
+    gaze = Gaze(index=np.concatenate([np.arange(n) for n in counts]), count=np.array(counts), layout=layout)
+    frames = Frames.from_rgb(np.zeros((3, 360, 640, 3), np.uint8), fps=10)
+    with OverlayWriter(tmp_path / "overlay.mp4", layout=layout, fps=10) as writer:
+        for t in range(3):
+            writer.write(frames[t : t + 1], gaze[t : t + 1])
+    with av.open(str(tmp_path / "overlay.mp4")) as file:
+        last = list(file.decode(video=0))[-1].to_ndarray(format="rgb24").astype(float)
+    page = OverlayPage(layout)
+
+    def distance(mean_share: float) -> float:
+        drawn = page.draw(frames.rgb[2], gaze[2], time_seconds=0.2, mean_share=mean_share)
+        return float(np.abs(last - drawn)[370:, 1200:].mean())  # where the mean stands
+
+    assert distance(gaze.ratio) < 0.7 * min(distance(share) for share in (50 / 265, 50 / 265 / 3, 0.0))
 
 
 def test_a_video_that_fails_leaves_nothing(tmp_path):
