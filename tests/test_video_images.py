@@ -155,6 +155,7 @@ def test_tensors() -> None:
     channels_first = channels_last.movedim(-1, 1)
     for tensor in (channels_last, channels_first, channels_first / 255, channels_last / 255):
         np.testing.assert_array_equal(read(tensor)[0].rgb, TRUTH)
+    assert read(torch.full((1, 3, 2, 2), 0.999))[0].rgb.min() == 255  # to the nearest
     half = (channels_first / 255).bfloat16().requires_grad_()
     assert np.abs(read(half)[0].rgb.astype(int) - TRUTH).max() <= 1
 
