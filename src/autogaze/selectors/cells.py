@@ -198,7 +198,8 @@ def resize(rgb: Pixels, height_px: int, width_px: int) -> Pixels:
         rgb = rgb.copy()
     images = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2)
     resized = functional.interpolate(images, size=(height_px, width_px), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+    pixels: Pixels = np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+    return pixels
 
 
 def scale_patches(tiles: Pixels, cells: Cells, scale: int) -> Pixels:

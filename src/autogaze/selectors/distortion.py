@@ -58,7 +58,8 @@ def atom_sums(error: Magnitudes, cells: Cells) -> Sums:
     blocks = error.reshape(-1, cells.atom_px, cells.tile_px * 3)
     rows = np.add.reduce(blocks, axis=1, dtype=np.uint16 if narrow else np.uint32)
     atoms = rows.reshape(len(error), cells.num_atoms, cells.atom_px * 3)
-    return np.einsum("nap->na", atoms, dtype=np.float64)
+    sums: Sums = np.einsum("nap->na", atoms, dtype=np.float64)
+    return sums
 
 
 def squared_atom_sums(error: Magnitudes, cells: Cells) -> Sums:

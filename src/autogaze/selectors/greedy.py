@@ -100,6 +100,8 @@ class Taken:
     """(N,) absolute error of the frame after each of them, in half levels."""
     gain: Sums
     """(N,) what each of them took off it."""
+    remaining: float
+    """Absolute error of the frame when the search ended, in half levels."""
 
 
 def greedy(
@@ -108,22 +110,26 @@ def greedy(
     max_patches: int,
     good_enough: Callable[[Search], bool],
     least_gain: float = 0.0,
-    free_patches: int = 0,
 ) -> Taken:
     """Take the best patch again and again.
 
-    Ends when ``good_enough`` says so (it is asked before the first patch too), when ``max_patches`` are taken,
-    or when no patch gains anything. Beyond the first ``free_patches`` a patch must gain ``least_gain`` half levels.
+    Ends when ``good_enough`` says so (it is first asked after the first patch), when ``max_patches`` are taken, or
+    when no patch gains anything or at least ``least_gain`` half levels.
     """
     index: list[int] = []
     absolute: list[float] = []
     gains: list[float] = []
-    while len(index) < max_patches and not good_enough(search):
+    while len(index) < max_patches and not (index and good_enough(search)):
         patch, gain = search.best()
-        if gain <= 0 or (gain < least_gain and len(index) >= free_patches):
+        if gain <= 0 or gain < least_gain:
             break
         search.take(patch)
         index.append(patch)
         absolute.append(search.absolute)
         gains.append(gain)
-    return Taken(index=np.array(index, np.int64), absolute=np.array(absolute, float), gain=np.array(gains, float))
+    return Taken(
+        index=np.array(index, np.int64),
+        absolute=np.array(absolute, float),
+        gain=np.array(gains, float),
+        remaining=search.absolute,
+    )

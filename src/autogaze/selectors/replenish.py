@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,10 @@ class Replenish:
     In each frame the patch that takes most error off the canvas is pasted, then the next, until the frame's loss
     (mean absolute error over real pixels and channels, colours in 0…1) is at or below ``Budget.threshold``, its
     PSNR is at least ``Budget.psnr_db``, the ratio is used up, or no patch gains anything. The canvas lives as
-    long as the video; a frame that is good enough as it is gets no gaze at all. Among patches that gain equally
-    the lowest index wins. All tiles of a frame are one search: the best patch of the whole frame goes first, and
-    loss and PSNR are of the whole frame.
+    long as the video. A frame that is good enough as it is still gets one gaze, its best, which keeps the canvas
+    from ageing until the limit is hit; only a frame that no patch improves gets none. Among patches that gain
+    equally the lowest index wins. All tiles of a frame are one search: the best patch of the whole frame
+    goes first, and loss and PSNR are of the whole frame.
 
     ``Gaze.predicted_loss`` is the frame's loss after each gaze, exact. How a budget per clip is spread over its
     frames: :mod:`autogaze.selectors.spending`.
@@ -83,7 +84,6 @@ class ReplenishSession:
         self._tiling = Tiling(layout)
         self._frames_done = 0
         self._pool = 0
-        self._usual_gain: float | None = None
 
     def step(self, frames: Frames) -> Gaze:
         """The gaze of the next frames of the video (any number of them, at least 1), with their times.
@@ -117,63 +117,54 @@ class ReplenishSession:
     def _step_within_pool(self, clip: Frames, position: int) -> list[Taken]:
         if position == 0:
             self._pool = max_patches(self.budget.ratios()[0], CLIP_FRAMES * self.layout.num_patches)
-        if position + len(clip) == CLIP_FRAMES:
-            taken = self._step_planned(clip)
-        else:
-            taken = [self._step_alone(rgb, position + number) for number, rgb in enumerate(clip.rgb)]
+        if position + len(clip) == CLIP_FRAMES and len(clip) > 1:
+            return self._step_planned(clip, position)
+        taken = []
+        for number, rgb in enumerate(clip.rgb):
+            limit = self._share_alone(position + number, self._pool)
+            taken.append(self._advance(self._see(rgb), self.canvas.half_levels, max_patches=limit))
+            self._pool -= len(taken[-1].index)
         return taken
 
-    def _step_alone(self, rgb: Pixels, position: int) -> Taken:
-        share = spending.share_alone(
-            self._pool, frames_left=CLIP_FRAMES - position, first_of_video=self._usual_gain is None
-        )
-        least_gain = math.inf if self._usual_gain is None else self._usual_gain
-        taken = self._advance(
-            self._see(rgb),
-            self.canvas.half_levels,
-            max_patches=share.most,
-            least_gain=least_gain,
-            free_patches=share.free,
-        )
-        self._pool -= len(taken.index)
-        if len(taken.gain):
-            last = float(taken.gain[-1])
-            self._usual_gain = last if self._usual_gain is None else (self._usual_gain + last) / 2
-        return taken
+    def _share_alone(self, position: int, pool: int) -> int:
+        first = self._frames_done == 0 and position == 0
+        return spending.share_alone(pool, frames_left=CLIP_FRAMES - position, first_of_video=first)
 
-    def _step_planned(self, clip: Frames) -> list[Taken]:
-        keep = len(clip) * self._tiling.tiles_shape[0] * self._see_bytes <= LOOK_AHEAD_BYTES
-        seen = [self._see(rgb) for rgb in clip.rgb] if keep else None
+    def _step_planned(self, clip: Frames, position: int) -> list[Taken]:
+        bytes_seen = len(clip) * self.layout.grid.num_scales * int(np.prod(self._tiling.tiles_shape))
+        seen = [self._see(rgb) for rgb in clip.rgb] if bytes_seen <= LOOK_AHEAD_BYTES else None
 
-        def look(number: int) -> _Seen:
-            return self._see(clip.rgb[number]) if seen is None else seen[number]
+        def run(allow: Callable[[int, int], tuple[int, float]]) -> tuple[list[Taken], HalfLevels]:
+            """Take in each frame what ``allow(number, patches left)`` lets it: at most how many, of which gain."""
+            half_levels, left = self.canvas.half_levels.copy(), self._pool
+            taken: list[Taken] = []
+            for number, rgb in enumerate(clip.rgb):
+                limit, least_gain = allow(number, left)
+                frame = self._see(rgb) if seen is None else seen[number]
+                taken.append(self._advance(frame, half_levels, max_patches=limit, least_gain=least_gain))
+                left -= len(taken[-1].index)
+            return taken, half_levels
 
-        def spend(least_gain: float) -> list[int]:
-            half_levels = self.canvas.half_levels.copy()
-            counts: list[int] = []
-            for number in range(len(clip)):
-                left = self._pool + 1 - sum(counts)  # one too many is enough to know that it is too much
-                part = self._advance(look(number), half_levels, max_patches=left, least_gain=least_gain)
-                counts.append(len(part.index))
-            return counts
+        def least_gain(number: int, least_worth: float) -> float:
+            return least_worth / spending.lifetime(len(clip) - number)
+
+        def spend(least_worth: float) -> list[int]:
+            # One patch too many is enough to know that it is too much.
+            taken, _ = run(lambda number, left: (left + 1, least_gain(number, least_worth)))
+            return [len(part.index) for part in taken]
 
         plan = spending.plan(spend, pool=self._pool)
-        taken = []
-        for number in range(len(clip)):
-            limit = self._pool - sum(plan.counts[number + 1 :])
-            part = self._advance(look(number), self.canvas.half_levels, max_patches=limit, least_gain=plan.least_gain)
-            self._pool -= len(part.index)
-            taken.append(part)
-        self._usual_gain = plan.least_gain
+        runs = (
+            run(lambda number, left: (left - sum(plan.counts[number + 1 :]), least_gain(number, plan.least_worth))),
+            run(lambda number, left: (self._share_alone(position + number, left), 0.0)),
+        )
+        taken, self.canvas.half_levels = min(runs, key=lambda result: sum(part.remaining for part in result[0]))
+        self._pool -= sum(len(part.index) for part in taken)
         return taken
 
     def _see(self, rgb: Pixels) -> _Seen:
         tiles = self._tiling.split(rgb)
         return _Seen(tiles=tiles, scales=Scales.of(tiles, self._tiling, squared=self.budget.psnr_db is not None))
-
-    @property
-    def _see_bytes(self) -> int:
-        return self.layout.grid.num_scales * self._tiling.cells.tile_px**2 * 3
 
     def _good_enough(self, search: Search) -> bool:
         values, budget = self._tiling.num_values, self.budget
@@ -188,7 +179,6 @@ class ReplenishSession:
         *,
         max_patches: int,
         least_gain: float = 0.0,
-        free_patches: int = 0,
     ) -> Taken:
         """Search one frame and paste what was taken on ``half_levels``."""
         errors = canvas_errors(seen.tiles, half_levels, self._tiling, squared=self.budget.psnr_db is not None)
@@ -197,7 +187,6 @@ class ReplenishSession:
             max_patches=max_patches,
             good_enough=self._good_enough,
             least_gain=least_gain,
-            free_patches=free_patches,
         )
         self._paste(taken.index, seen.scales, half_levels)
         return taken

@@ -1,16 +1,20 @@
 """Spreading one pool of patches over the 16 frames of a clip.
 
-A clip's frames share ``ratio · 16 · patches`` gazes, and never use more. What makes a pool worth more than the
-same number per frame is that frames differ: the first one finds an empty canvas, a still one needs nothing. The
-sum of the errors is (nearly) least when every frame stops at the same *gain*, the error that one more patch
-would still remove; so that is what is held equal, as a rate–distortion encoder holds its λ.
+A clip's frames share ``ratio · 16 · patches`` gazes, and never use more. A pool is worth more than the same number
+for every frame because frames differ: the first one finds an empty canvas, a still one needs nothing.
 
-* When the frames up to the clip's end are handed over together, the gain at which all of them stop is found by
-  bisection, so that the whole pool is used (:func:`plan`).
-* When they come one by one, nothing is known of those to come. A frame then may use an even share of what is
-  left, and up to half of what is left for patches that gain more than the last patches of earlier frames did.
-  The first frame of a video counts as eight (:func:`share_alone`). What a frame leaves unused stays in the pool,
-  and the clip's last frame may use all of it.
+* When the frames up to the clip's end are handed over together, the sum of their losses is made small as a
+  rate–distortion encoder does it: all stop at the same λ, and the λ that just uses the pool is found by
+  bisection (:func:`plan`). A patch is worth its gain, once for each frame that will still show it: of what is
+  pasted, :data:`STILL_TRUE` is taken to hold in the next frame, that share of it in the one after (:func:`lifetime`).
+* When they come one by one, nothing is known of those to come: a frame may use an even share of what is left,
+  the first one of the video that of :data:`FIRST_FRAME_WEIGHT` frames (:func:`share_alone`). What a frame leaves
+  stays in the pool, and the clip's last frame may use all of it.
+
+The first way is a good guess, not an optimum (some patches live for long, others for one frame), so the second is
+tried as well where the first is possible, and the one with the lower sum of losses is taken: looking ahead is never
+worse. Both numbers were the best of a few tried on every fifth validation clip at 2, 5 and 10 % kept; neighbours change
+the loss by less than 3 %.
 """
 
 from __future__ import annotations
@@ -18,57 +22,53 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-FIRST_FRAME_WEIGHT = 8
+FIRST_FRAME_WEIGHT = 4
 """Even shares that the first frame of a video gets: it has to paint what later frames only repair."""
+STILL_TRUE = 0.7
+"""Share of a patch's gain that the next frame is expected to profit from."""
 
-_HIGHEST_GAIN = float(2**40)
+_HIGHEST = float(2**40)
 _MAX_TRIALS = 24
 _WASTE = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """What one frame may use."""
-
-    free: int
-    """Patches it may use whatever they gain."""
-    most: int
-    """Patches it may use at all."""
-
-
-def share_alone(pool: int, *, frames_left: int, first_of_video: bool) -> Share:
-    """What a frame that is handed over alone may use of a pool for it and the ``frames_left − 1`` after it."""
+def share_alone(pool: int, *, frames_left: int, first_of_video: bool) -> int:
+    """Patches that a frame handed over alone may use of a pool for it and the ``frames_left − 1`` after it."""
     weight = FIRST_FRAME_WEIGHT if first_of_video else 1
-    free = -(-pool * weight // (frames_left - 1 + weight))
-    return Share(free=free, most=max(free, pool // 2))
+    return -(-pool * weight // (frames_left - 1 + weight))
+
+
+def lifetime(frames_left: int) -> float:
+    """Frames that profit from a patch, when its own and ``frames_left − 1`` after it are left in the clip."""
+    return (1 - STILL_TRUE**frames_left) / (1 - STILL_TRUE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How frames that are known together share a pool."""
 
-    least_gain: float
-    """Every frame takes the patches that gain at least this …"""
+    least_worth: float
+    """Every frame takes the patches whose gain times lifetime is at least this …"""
     counts: tuple[int, ...]
     """… as long as this many are left for each frame after it."""
 
 
 def plan(spend: Callable[[float], list[int]], *, pool: int) -> Plan:
-    """Find the gain at which all frames stop, so that together they use the pool and no more.
+    """Find the least worth at which all frames together use the pool and no more.
 
-    ``spend(least_gain)`` says how many patches each frame takes; it may stop counting beyond the pool.
+    ``spend(least_worth)`` says how many patches each frame takes; it may stop counting beyond the pool.
     """
     counts = spend(0.0)
     if sum(counts) <= pool:
-        return Plan(least_gain=0.0, counts=tuple(counts))
-    too_much, enough, best = 1.0, _HIGHEST_GAIN, [0] * len(counts)
+        return Plan(least_worth=0.0, counts=tuple(counts))
+    too_low, enough, best = 1.0, _HIGHEST, [0] * len(counts)
     for _ in range(_MAX_TRIALS):
-        middle = (too_much * enough) ** 0.5
+        middle = (too_low * enough) ** 0.5
         counts = spend(middle)
         if sum(counts) > pool:
-            too_much = middle
+            too_low = middle
             continue
         enough, best = middle, counts
-        if sum(counts) >= (1 - _WASTE) * pool or enough < 1.02 * too_much:
+        if sum(counts) >= (1 - _WASTE) * pool:
             break
-    return Plan(least_gain=too_much, counts=tuple(best))
+    return Plan(least_worth=too_low, counts=tuple(best))
