@@ -59,6 +59,9 @@ class TestSources:
     def test_missing(self, complaint: Complaint) -> None:
         assert "missing.mp4" in complaint("gaze", "missing.mp4")
 
+    def test_a_name_of_two_lines(self, complaint: Complaint) -> None:
+        assert "a b.mp4" in complaint("gaze", "a\nb.mp4")
+
     def test_none(self, complaint: Complaint) -> None:
         assert "no source" in complaint("gaze")
 

@@ -192,11 +192,14 @@ class TestProcess:
         }
         words = ("gaze", "long.mp4", "--model", "uniform", "--ratio", "0.5", "--out")
         processes = {sent: self.start(*words, tmp_path / sent.name, cwd=tmp_path) for sent in ends}
-        for sent, process in processes.items():
-            out = tmp_path / sent.name
-            while not (out.exists() and list(out.iterdir())) and process.poll() is None:
-                time.sleep(0.01)
-            process.send_signal(sent)
+        waiting = set(ends)
+        while waiting:
+            for sent in sorted(waiting):
+                begun = list(tmp_path.glob(f"{sent.name}/.long.*/*"))
+                if begun or processes[sent].poll() is not None:
+                    processes[sent].send_signal(sent)
+                    waiting.remove(sent)
+            time.sleep(0.01)
         for sent, (status, line) in ends.items():
             assert processes[sent].communicate(timeout=60) == ("", line)
             assert processes[sent].returncode == status

@@ -34,7 +34,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # The class people load
     (
         *("models.autogaze.budgets", "models.autogaze.checkpoint", "models.autogaze.decoding"),
-        *("models.autogaze.published", "models.autogaze.processing_autogaze", "models.autogaze.autogaze"),
+        *(
+            "models.autogaze.lockstep",
+            "models.autogaze.published",
+            "models.autogaze.processing_autogaze",
+            "models.autogaze.autogaze",
+        ),
         *("models.autogaze", "models.autogaze.selector"),
     ),
     # A source in, a gaze out

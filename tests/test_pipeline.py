@@ -229,7 +229,15 @@ class TestSkipping:
         assert self.again(done, overwrite=True)
 
     @pytest.mark.parametrize(
-        "other", [{"ratio": 0.2}, {"model": "random"}, {"mode": "resize"}, {"stride": 2}, {"per": "clip"}]
+        "other",
+        [
+            {"ratio": 0.2},
+            {"model": "random"},
+            {"mode": "resize"},
+            {"stride": 2},
+            {"per": "clip"},
+            {"ratio": [0.2] * 16},
+        ],
     )
     def test_other_settings_do_it_again(self, done: Path, other: dict[str, object]) -> None:
         assert self.again(done, **other)

@@ -304,7 +304,9 @@ def _about(source: str, message: str) -> str:
 
 
 def _complain(text: str, status: int) -> int:
-    sys.stderr.write("autogaze: " + " ".join(text.split()) + "\n")
+    from autogaze import terminal
+
+    terminal.complain(text)
     return status
 
 
