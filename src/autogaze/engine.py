@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autogaze.attention import CausalStrip, Spans, append, attend_rows, attend_together
-from autogaze.choosing import FrameGaze, FrameSlots, Sampler, choose
+from autogaze.choosing import FrameGaze, FrameSlots, Group, Sampler, choose
 from autogaze.models.autogaze.configuration_autogaze import Positions
-from autogaze.models.autogaze.modeling_autogaze import GazeDecoder, rotate
+from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder, rotate
 
 
 @dataclass(slots=True)
@@ -79,10 +79,9 @@ class Engine:
 
     def start(self, clips: int, *, capacity: int) -> DecoderState:
         """An empty state for ``clips`` clips of at most ``capacity`` tokens each; it grows when that is passed."""
-        attention = self.decoder.model.layers[0].self_attn
-        weight: Tensor = attention.k_proj.weight  # type: ignore[union-attr,assignment]
-        heads = weight.shape[0] // attention.head_dim  # type: ignore[union-attr,operator]
-        shape = (clips, capacity, heads, attention.head_dim)
+        attention = self.decoder.model.blocks[0].self_attn
+        weight = attention.k_proj.weight
+        shape = (clips, capacity, weight.shape[0] // attention.head_dim, attention.head_dim)
         layers = range(len(self.decoder.model.layers))
         return DecoderState(
             keys=[weight.new_empty(shape) for _ in layers],
@@ -136,28 +135,37 @@ class Engine:
                 state.unfed[row] = slots[row].add(group, clip, loss_before=loss_AK[clip, 0])
                 taken_BV[row, group.index_AK[clip, : group.size_A[clip]]] = True
             left_B[rows] -= group.size_A
-            rows = [row for row, ended in zip(rows, group.ended_A, strict=True) if not ended]
-            if not rows:
+            going_on = [row for row, ended in zip(rows, group.ended_A, strict=True) if not ended]
+            if not going_on:
                 return [frame.finish() for frame in slots]
+            self._on_ended(state, rows, group, anchor)
+            rows = going_on
             hidden_AC = self._read_group(state, rows, anchor)
+
+    def _on_ended(self, state: DecoderState, rows: list[int], group: Group, anchor: list[int]) -> None:
+        """A group has ended the frame of some clips in ``rows`` but not of all: nothing to do, they just wait."""
 
     def _read_frame(self, state: DecoderState, visual_BPC: Tensor) -> Tensor:
         """Feed what the frame before left unfed and the visual tokens; output (B, C) at the last of them."""
         B, P, _ = visual_BPC.shape
         new = [len(unfed) + P for unfed in state.unfed]
-        gazes = self._embed(state.unfed).split([len(unfed) for unfed in state.unfed])
+        gazes = torch.split(self._embed(state.unfed), [len(unfed) for unfed in state.unfed])
         x_NC = torch.cat([part for b in range(B) for part in (gazes[b], visual_BPC[b])])
         positions = [np.arange(length, length + n) for length, n in zip(state.length, new, strict=True)]
         return self._feed(state, list(range(B)), x_NC, new, np.concatenate(positions))
 
     def _read_group(self, state: DecoderState, rows: list[int], anchor: list[int]) -> Tensor:
         """Feed the group just chosen of the rows that go on; output (A, C) at its last gaze."""
+        return self._feed_groups(state, rows, [state.unfed[row] for row in rows], anchor)
+
+    def _feed_groups(
+        self, state: DecoderState, rows: list[int], groups: Sequence[NDArray[np.int64]], anchor: list[int]
+    ) -> Tensor:
+        """Feed one full group of gazes for each row, inside a frame; output (A, C) at the last of each."""
         K = self.decoder.group_size
-        start = anchor if self.positions == "reference" else state.length
-        shift = -K if self.positions == "reference" else 0
-        positions = [np.arange(K) + start[row] + shift for row in rows]
-        x_NC = self._embed([state.unfed[row] for row in rows])
-        return self._feed(state, rows, x_NC, [K] * len(rows), np.concatenate(positions))
+        start = [anchor[row] - K if self.positions == "reference" else state.length[row] for row in rows]
+        position_N = np.concatenate([np.arange(first, first + K) for first in start])
+        return self._feed(state, rows, self._embed(groups), [K] * len(rows), position_N)
 
     def _embed(self, gazes: Sequence[NDArray[np.int64]]) -> Tensor:
         weight = self.decoder.model.embed_tokens.weight
@@ -194,7 +202,8 @@ class Engine:
             x_NC = x_NC + F.linear(attended.flatten(1), weights.o)
             gate, up = F.linear(_norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
             x_NC = x_NC + F.linear(F.silu(gate) * up, weights.down)
-        return model.norm(x_NC)  # type: ignore[no-any-return]
+        out: Tensor = model.norm(x_NC)
+        return out
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:
         together = self._together if self._together is not None else q.device.type != "cpu"
@@ -225,21 +234,24 @@ class Engine:
 
     def _fused(self) -> list[_LayerWeights]:
         """Fused weights, made again whenever a parameter was changed or moved."""
-        stamp = tuple((weight.data_ptr(), weight._version) for weight in self.decoder.model.layers.parameters())
+        stamp = tuple(
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for weight in self.decoder.model.layers.parameters()
+        )
         if self._weights is None or self._weights.stamp != stamp:
-            self._weights = _Weights([_fuse(layer) for layer in self.decoder.model.layers], stamp)
+            self._weights = _Weights([_fuse(layer) for layer in self.decoder.model.blocks], stamp)
         return self._weights.layers
 
 
-def _fuse(layer: torch.nn.Module) -> _LayerWeights:
+def _fuse(layer: DecoderLayer) -> _LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
-    qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])  # type: ignore
-    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])  # type: ignore
+    qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
     return _LayerWeights(
-        qkv=(qkv * layer.input_layernorm.weight).detach(),  # type: ignore
-        o=attention.o_proj.weight.detach(),  # type: ignore
-        gate_up=(gate_up * layer.post_attention_layernorm.weight).detach(),  # type: ignore
-        down=mlp.down_proj.weight.detach(),  # type: ignore
+        qkv=(qkv * layer.input_layernorm.weight).detach(),
+        o=attention.o_proj.weight.detach(),
+        gate_up=(gate_up * layer.post_attention_layernorm.weight).detach(),
+        down=mlp.down_proj.weight.detach(),
     )
 
 

@@ -102,14 +102,25 @@ class SelectorSession(Protocol):
 class Selector(Protocol):
     """Anything that turns a video into a :class:`~autogaze.gaze.Gaze`, learned or not."""
 
-    name: str
-    """Short name, as the command line takes it."""
-    grid: PatchGrid
-    """Patches of one tile."""
-    default_budget: Budget
-    """What is used when the user gives no limit."""
-    needs_motion_vectors: bool
-    """Whether :attr:`Frames.motion_vectors` must be there."""
+    @property
+    def name(self) -> str:
+        """Short name, as the command line takes it."""
+        ...
+
+    @property
+    def grid(self) -> PatchGrid:
+        """Patches of one tile."""
+        ...
+
+    @property
+    def default_budget(self) -> Budget:
+        """What is used when the user gives no limit."""
+        ...
+
+    @property
+    def needs_motion_vectors(self) -> bool:
+        """Whether :attr:`Frames.motion_vectors` must be there."""
+        ...
 
     def open(self, layout: FrameLayout, budget: Budget) -> SelectorSession:
         """Start on a video whose frames have this layout.
@@ -120,7 +131,7 @@ class Selector(Protocol):
         ...
 
 
-def clips(frames: Frames, *, start: int) -> Iterator[tuple[Frames, int]]:
+def clips(frames: Frames, *, start: int, clip_frames: int = CLIP_FRAMES) -> Iterator[tuple[Frames, int]]:
     """Cut frames where clips of a video begin.
 
     ``start`` is the number of the first frame in the video; yields (frames of one clip, position of the first
@@ -128,7 +139,7 @@ def clips(frames: Frames, *, start: int) -> Iterator[tuple[Frames, int]]:
     """
     done = 0
     while done < len(frames):
-        position = (start + done) % CLIP_FRAMES
-        upto = min(len(frames), done + CLIP_FRAMES - position)
+        position = (start + done) % clip_frames
+        upto = min(len(frames), done + clip_frames - position)
         yield frames[done:upto], position
         done = upto

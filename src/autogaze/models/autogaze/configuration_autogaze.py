@@ -31,9 +31,10 @@ class _FromDict:
             CheckpointError: a value is missing or of the wrong kind.
         """
         names = {item.name for item in fields(cls) if item.name != "extra"}  # type: ignore[arg-type]
-        known = {name: value for name, value in data.items() if name in names}
+        values: dict[str, Any] = {name: value for name, value in data.items() if name in names}
+        values["extra"] = {name: value for name, value in data.items() if name not in names}
         try:
-            return cls(**known, extra={name: value for name, value in data.items() if name not in names})
+            return cls(**values)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"this is not a {cls.__name__}: {error}") from error
 
@@ -289,5 +290,3 @@ class AutoGazeConfig(_FromDict):
         data = {"model_type": "autogaze", **self.to_dict()}
         data["num_vision_tokens_each_frame"] = self.num_vision_tokens_each_frame
         path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-

@@ -50,7 +50,10 @@ class VisionModel(nn.Module):
     def __init__(self, config: VisionModelConfig) -> None:
         super().__init__()
         self.temporal_conv = nn.Conv3d(
-            3, config.hidden_dim, (1, config.kernel_size, config.kernel_size), (1, config.kernel_size, config.kernel_size)
+            3,
+            config.hidden_dim,
+            (1, config.kernel_size, config.kernel_size),
+            (1, config.kernel_size, config.kernel_size),
         )
         self.norm = nn.LayerNorm(config.hidden_dim, eps=1e-5)
         self.blocks = nn.ModuleList(CausalConvBlock(config) for _ in range(config.depth))
@@ -133,7 +136,8 @@ class Attention(nn.Module):
         k = rotate(self.k_proj(x_BLC).view(heads), cos_BL1D, sin_BL1D).transpose(1, 2)
         v = self.v_proj(x_BLC).view(heads).transpose(1, 2)
         out = F.scaled_dot_product_attention(q, k, v, visible_B1LL, enable_gqa=q.shape[1] != k.shape[1])
-        return self.o_proj(out.transpose(1, 2).flatten(2))
+        projected: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
+        return projected
 
 
 class MLP(nn.Module):
@@ -147,7 +151,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class DecoderLayer(nn.Module):
@@ -163,7 +168,8 @@ class DecoderLayer(nn.Module):
     def forward(self, x_BLC: Tensor, cos_BL1D: Tensor, sin_BL1D: Tensor, visible_B1LL: Tensor) -> Tensor:
         """Same shape as ``x_BLC``."""
         x_BLC = x_BLC + self.self_attn(self.input_layernorm(x_BLC), cos_BL1D, sin_BL1D, visible_B1LL)
-        return x_BLC + self.mlp(self.post_attention_layernorm(x_BLC))
+        out: Tensor = x_BLC + self.mlp(self.post_attention_layernorm(x_BLC))
+        return out
 
 
 class DecoderModel(nn.Module):
@@ -176,6 +182,11 @@ class DecoderModel(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self._rope = (config.head_dim, config.rope_theta, config.rope_scaling)
+
+    @property
+    def blocks(self) -> list[DecoderLayer]:
+        """The layers, typed."""
+        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
 
     def rotary(self, position_BL: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine (B, L, 1, D) of the angle of every position."""
@@ -190,7 +201,8 @@ class DecoderModel(nn.Module):
         cos, sin = self.rotary(position_BL, x_BLC.dtype)
         for layer in self.layers:
             x_BLC = layer(x_BLC, cos, sin, visible_BLL[:, None])
-        return self.norm(x_BLC)
+        out: Tensor = self.norm(x_BLC)
+        return out
 
 
 class GazeDecoder(nn.Module):
@@ -265,12 +277,14 @@ class GazeModel(nn.Module):
         """The decoder's half of :meth:`forward`, given visual tokens."""
         counts = [int(count) for count in count_T]
         decoder, K = self.gaze_decoder, self.gaze_decoder.group_size
-        B, T, P, _ = visual_BTPC.shape
+        B, P = len(visual_BTPC), visual_BTPC.shape[2]
         # Padding may hold anything, an end token included; what is read there is thrown away.
         index_BN = index_BN.clamp(0, decoder.vocab_size - 1)
         embedded = decoder.model.embed_tokens(index_BN)
         tokens, kept = [], []
-        for t, (gazes, keep) in enumerate(zip(embedded.split(counts, 1), kept_BN.split(counts, 1), strict=True)):
+        for t, (gazes, keep) in enumerate(
+            zip(torch.split(embedded, counts, 1), torch.split(kept_BN, counts, 1), strict=True)
+        ):
             tokens += [visual_BTPC[:, t], gazes]
             kept += [keep.new_ones(B, P), keep]
         x_BLC, kept_BL = torch.cat(tokens, 1), torch.cat(kept, 1)
@@ -283,7 +297,9 @@ class GazeModel(nn.Module):
         rank_N = torch.cat([torch.arange(count, device=x_BLC.device) % K for count in counts])
         return self._read(hidden_BLC, index_BN, before_N, own_N, rank_N)
 
-    def _read(self, hidden_BLC: Tensor, index_BN: Tensor, before_N: Tensor, own_N: Tensor, rank_N: Tensor) -> TeacherForcing:
+    def _read(
+        self, hidden_BLC: Tensor, index_BN: Tensor, before_N: Tensor, own_N: Tensor, rank_N: Tensor
+    ) -> TeacherForcing:
         decoder, K = self.gaze_decoder, self.gaze_decoder.group_size
         starts, group_N = torch.unique_consecutive(before_N, return_inverse=True)
         logits_BSKV, loss_BSK = decoder.read_out(hidden_BLC[:, starts])
@@ -295,7 +311,9 @@ class GazeModel(nn.Module):
         return TeacherForcing(chosen, after)
 
 
-def _group_starts(counts: list[int], visual_tokens: int, group_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _group_starts(
+    counts: list[int], visual_tokens: int, group_size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """For every gaze: the token its group is read out at, and its own token, as positions in the sequence."""
     before, own, start = [], [], 0
     for count in counts:

@@ -1,0 +1,271 @@
+"""The gaze model people load: the modern calls here, the published call in :mod:`.published`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autogaze.choosing import FrameGaze, Sampler
+from autogaze.engine import Engine
+from autogaze.errors import BudgetError
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, PatchGrid
+from autogaze.models.autogaze import checkpoint
+from autogaze.models.autogaze.budgets import draw_budget
+from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig, Positions
+from autogaze.models.autogaze.decoding import ClipDecoder, fit, to_gaze
+from autogaze.models.autogaze.modeling_autogaze import GazeModel, TeacherForcing
+from autogaze.models.autogaze.published import PublishedCall
+from autogaze.packing import pack
+from autogaze.selectors.base import Budget
+from autogaze.tiling import split
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class AutoGaze(nn.Module):
+    """A gaze model with its configuration.
+
+    Shape letters: B clips, T frames, H × W their pixels, S the side the encoder reads (224).
+    """
+
+    def __init__(self, config: AutoGazeConfig | None = None, *, positions: Positions | None = None) -> None:
+        """A model with fresh weights. ``positions`` overrides what the configuration says."""
+        super().__init__()
+        config = config or AutoGazeConfig()
+        self.config = config if positions is None else replace(config, positions=positions)
+        self.gazing_model = GazeModel(self.config.gaze_model_config)
+        self.decoder = ClipDecoder(
+            self.gazing_model, engine=Engine(self.gazing_model.gaze_decoder, positions=self.config.positions)
+        )
+
+    # Loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        positions: Positions | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        hub: checkpoint.HubOptions = checkpoint.DEFAULT_HUB,
+    ) -> Self:
+        """Load a folder, a ``.safetensors`` file (its ``config.json`` beside it) or a hub id, ready to gaze.
+
+        Args:
+            source: where the checkpoint is.
+            positions: ``"true"``, ``"reference"`` or None for what the configuration says; a configuration that
+                does not say is a published one, hence ``"reference"``.
+            device: where the model goes; None: the CPU.
+            dtype: precision of weights and activations; predictions are read out in fp32 whatever it is.
+            hub: how to fetch from the hub.
+
+        Raises:
+            CheckpointError: nothing is there, or names or shapes differ from the configuration's.
+        """
+        config_path, weights_path = checkpoint.find_files(source, hub)
+        model = cls(AutoGazeConfig.from_json_file(config_path), positions=positions)
+        checkpoint.load_weights(model, weights_path)
+        return model.to(device=device, dtype=dtype).eval()
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors``, under the published names.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        checkpoint.save_checkpoint(self, self.config, folder)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, message: str = "Upload gaze model"
+    ) -> str:
+        """Save and upload to the hub; the address of the commit.
+
+        Raises:
+            CheckpointError: the hub refused.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return checkpoint.push_folder(Path(folder), repo_id, private=private, token=token, message=message)
+
+    # What it is
+
+    @property
+    def grid(self) -> PatchGrid:
+        """The patches it chooses from."""
+        return self.config.grid
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.gazing_model.connector.pos_embed.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.gazing_model.connector.pos_embed.dtype
+
+    @property
+    def input_px(self) -> int:
+        """S: side of the frames the encoder reads."""
+        return self.config.gaze_model_config.input_img_size
+
+    # Gazing
+
+    def preprocess(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Normalised (…, 3, H, W) tensors of (…, H, W, 3) uint8 frames, on the model's device and in its precision.
+
+        ``((x / 127.5 - 1) - mean) / std`` with ImageNet's mean and deviation, as the published checkpoint wants it.
+
+        Raises:
+            ValueError: the frames are not uint8 with colours last.
+        """
+        frames = torch.as_tensor(frames)
+        if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
+            raise ValueError(f"frames must be (..., H, W, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
+        # On the device in fp32: a half-precision model must not see more rounding than it makes itself.
+        video = frames.to(self.device).movedim(-1, -3).float()
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return ((video / 127.5 - 1 - mean) / std).to(self.dtype)
+
+    def gaze(
+        self,
+        video: NDArray[np.uint8] | Tensor,
+        *,
+        ratio: float | Sequence[float] | None = None,
+        threshold: float | None = None,
+        temperature: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Gaze:
+        """Gaze at one clip; see :meth:`gaze_batch`. ``video`` is (T, H, W, 3) uint8 or normalised (T, 3, H, W)."""
+        return self.gaze_batch(
+            torch.as_tensor(video)[None],
+            ratio=ratio,
+            threshold=threshold,
+            temperature=temperature,
+            generator=generator,
+        )[0]
+
+    def gaze_batch(
+        self,
+        videos: NDArray[np.uint8] | Tensor,
+        *,
+        ratio: float | Sequence[float] | None = None,
+        threshold: float | None = None,
+        temperature: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> list[Gaze]:
+        """Gaze at a batch of clips; one result each, which does not depend on the others.
+
+        Frames of another size than the encoder reads are resized to it (uint8 ones by an antialiased bilinear filter,
+        normalised ones bicubically, both as published) and the result is in the coordinates of the frames given; use
+        ``autogaze.gaze`` to tile large videos instead. A clip longer than
+        the model's (16 frames) is gazed at in pieces of that length, each on its own.
+
+        Args:
+            videos: (B, T, H, W, 3) uint8, or (B, T, 3, H, W) float as :meth:`preprocess` makes them.
+            ratio: most gazes a frame may get as a share of its patches, in (0, 1]; or one for each frame of a clip.
+            threshold: predicted reconstruction loss at which a frame ends. With neither, the configuration decides.
+            temperature: draw gazes at this temperature; None: take the likeliest.
+            generator: source of the draws, or one for each clip.
+
+        Raises:
+            ValueError: the videos are of another shape or type.
+            BudgetError: a ratio or threshold is not legal.
+        """
+        pixels, layout = self._pixels(torch.as_tensor(videos))
+        budget = self.budget(ratio, threshold, frames=pixels.shape[1])
+        sampler = self._sampler(len(pixels), temperature, generator)
+        frames: list[list[FrameGaze]] = [[] for _ in pixels]
+        for clip in torch.split(pixels, self.config.max_num_frames, dim=1):
+            limits = [budget.max_patches(self.grid.num_patches, t) for t in range(clip.shape[1])]
+            state = self.decoder.start(len(clip), frames=clip.shape[1], max_gazes=max(limits))
+            pieces = self.decoder.step(state, clip, max_gazes_T=limits, threshold=budget.threshold, sampler=sampler)
+            for so_far, piece in zip(frames, pieces, strict=True):
+                so_far += piece
+        return [to_gaze(clip_frames, layout) for clip_frames in frames]
+
+    def score(self, video: NDArray[np.uint8] | Tensor, gazes: Sequence[Gaze]) -> TeacherForcing:
+        """Log-probability of given gazes and loss after each, in one differentiable pass (teacher forcing).
+
+        Args:
+            video: (B, T, H, W, 3) uint8 or normalised (B, T, 3, H, W) clips.
+            gazes: B gazes of T frames each.
+
+        Returns:
+            (B, N) tensors, N the sum over frames of the most gazes any clip has there; slots past a clip's own are
+            padding, in the order of :func:`autogaze.packing.pack`.
+
+        Raises:
+            ValueError: video and gazes do not belong together.
+        """
+        video, _ = self._pixels(torch.as_tensor(video))
+        if len(gazes) != len(video) or any(len(gaze) != video.shape[1] for gaze in gazes):
+            raise ValueError(f"need one gaze of {video.shape[1]} frames for each of {len(video)} clips")
+        packed = pack(gazes, device=self.device)
+        frame = torch.repeat_interleave(packed.num_gazing_each_frame)
+        local = packed.gazing_pos - frame * packed.num_vision_tokens_each_frame
+        scored: TeacherForcing = self.gazing_model(
+            video, local, ~packed.if_padded_gazing, packed.num_gazing_each_frame.tolist()
+        )
+        return scored
+
+    def budget(self, ratio: float | Sequence[float] | None, threshold: float | None, *, frames: int) -> Budget:
+        """The limits of one call: those given, or the configuration's when there are none.
+
+        Raises:
+            BudgetError: a ratio or threshold is not legal, or there is no ratio for some frame.
+        """
+        if ratio is None and threshold is None:
+            return draw_budget(self.config, frames=min(frames, self.config.max_num_frames))
+        if isinstance(ratio, int | float) or ratio is None:
+            return Budget(ratio=1.0 if ratio is None else float(ratio), threshold=threshold)
+        if len(ratio) < min(frames, self.config.max_num_frames):
+            raise BudgetError(f"ratio must be one number or one for each of {frames} frames, got {len(ratio)}")
+        return Budget(ratio=tuple(float(number) for number in ratio), threshold=threshold)
+
+    def _pixels(self, videos: Tensor) -> tuple[Tensor, FrameLayout]:
+        """Normalised (B, T, 3, S, S) frames, and where their patches are in the frames given."""
+        if videos.ndim != 5 or 0 in videos.shape:
+            raise ValueError(
+                "clips are (…, T, H, W, 3) uint8 or normalised (…, T, 3, H, W) float of at least one frame, "
+                f"got {tuple(videos.shape)} {videos.dtype} with the batch in front"
+            )
+        if videos.dtype == torch.uint8:
+            layout = FrameLayout.resized(self.grid, height_px=videos.shape[2], width_px=videos.shape[3])
+            frames = np.stack([split(video.cpu().numpy(), layout)[0] for video in videos])
+            return self.preprocess(frames), layout
+        if not videos.is_floating_point() or videos.shape[2] != 3:
+            raise ValueError(
+                f"clips must be (…, T, H, W, 3) uint8 or normalised (…, T, 3, H, W) float, "
+                f"got {tuple(videos.shape)} {videos.dtype} with the batch in front"
+            )
+        layout = FrameLayout.resized(self.grid, height_px=videos.shape[3], width_px=videos.shape[4])
+        return fit(videos.to(device=self.device, dtype=self.dtype), self.input_px), layout
+
+    def _sampler(
+        self,
+        clips: int,
+        temperature: float | None,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+    ) -> Sampler | None:
+        if temperature is None:
+            return None
+        if isinstance(generator, Sequence):
+            return Sampler(generator, temperature=temperature)
+        return Sampler.from_generator(generator or torch.default_generator, clips=clips, temperature=temperature)
+
+    def forward(self, inputs: dict[str, Tensor], **options: Any) -> dict[str, Any]:
+        """The published call: see :class:`~autogaze.models.autogaze.published.PublishedCall`."""
+        return PublishedCall(self.config, self.gazing_model, self.decoder, training=self.training)(inputs, **options)

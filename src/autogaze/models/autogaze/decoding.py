@@ -1,0 +1,110 @@
+"""Frames in, chosen patches out, for a batch of clips: the encoder and the decoding engine together.
+
+Shape letters: B clips, T frames, S side of the frames the encoder reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autogaze.choosing import FrameGaze, Sampler
+from autogaze.engine import DecoderState, Engine
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout
+from autogaze.models.autogaze.modeling_autogaze import GazeModel
+
+
+@dataclass(slots=True)
+class ClipState:
+    """Memory of B clips between frames: last inputs of the convolutions, decoder cache, frames seen."""
+
+    conv: tuple[Tensor, ...] | None
+    """What the encoder's blocks need of earlier frames; None before the first."""
+    decoder: DecoderState
+    """Cache and unfed gazes."""
+    frames: int
+    """Frames gazed at so far."""
+
+    def snapshot(self) -> ClipState:
+        """The state as it is now, for going on from it later; see :meth:`fork`."""
+        return ClipState(self.conv, self.decoder.snapshot(), self.frames)
+
+    def fork(self) -> ClipState:
+        """An independent copy."""
+        return ClipState(self.conv, self.decoder.fork(), self.frames)
+
+
+class ClipDecoder:
+    """Gazes at batches of clips, whole or frame by frame, with equal results."""
+
+    def __init__(self, model: GazeModel, *, engine: Engine) -> None:
+        self.model = model
+        self.engine = engine
+
+    def start(self, clips: int, *, frames: int, max_gazes: int) -> ClipState:
+        """Before the first frame of ``clips`` clips, with room for ``frames`` frames of ``max_gazes`` gazes each."""
+        tokens = self.model.config.connector_config.num_tokens
+        return ClipState(None, self.engine.start(clips, capacity=frames * (tokens + max_gazes)), 0)
+
+    @torch.inference_mode()
+    def step(
+        self,
+        state: ClipState,
+        video_BTCSS: Tensor,
+        *,
+        max_gazes_T: Sequence[int],
+        threshold: float | None = None,
+        sampler: Sampler | None = None,
+    ) -> list[list[FrameGaze]]:
+        """Gaze at the next frames of every clip; per clip, per frame. ``state`` moves on.
+
+        Args:
+            state: from :meth:`start`, or an earlier step of the same clips.
+            video_BTCSS: normalised frames on the model's device, in its precision.
+            max_gazes_T: most gazes a clip may get in each of these frames, at least 1.
+            threshold: predicted loss at which a frame ends; None: it never does.
+            sampler: draws gazes; None: the likeliest ones.
+        """
+        features, state.conv = self.model.vision_model(video_BTCSS, state.conv)
+        visual_BTPC = self.model.connector(features)
+        frames = []
+        for t, most in enumerate(max_gazes_T):
+            frames.append(
+                self.engine.decode_frame(
+                    state.decoder, visual_BTPC[:, t], max_gazes=most, threshold=threshold, sampler=sampler
+                )
+            )
+            state.frames += 1
+        return [list(clip) for clip in zip(*frames, strict=True)]
+
+
+def fit(video: Tensor, side_px: int) -> Tensor:
+    """Normalised (…, 3, H, W) frames brought to (…, 3, S, S) as the published model does it: bicubic, no antialias."""
+    if video.shape[-2:] == (side_px, side_px):
+        return video
+    frames = video.reshape(-1, *video.shape[-3:]).float()
+    resized = F.interpolate(frames, (side_px, side_px), mode="bicubic", align_corners=False)
+    return resized.to(video.dtype).view(*video.shape[:-2], side_px, side_px)
+
+
+def to_gaze(frames: Sequence[FrameGaze], layout: FrameLayout) -> Gaze:
+    """The kept gazes of consecutive frames of one clip."""
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(frame, name)[frame.kept_S] for frame in frames])
+
+    return Gaze(
+        index=joined("index_S"),
+        count=np.array([frame.kept_S.sum() for frame in frames]),
+        layout=layout,
+        probability=joined("probability_S"),
+        predicted_loss=joined("predicted_loss_S"),
+    )

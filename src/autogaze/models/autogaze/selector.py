@@ -1,0 +1,177 @@
+"""The gaze model as a selector: video frames of any size in, one gaze in video coordinates out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autogaze.errors import BudgetError
+from autogaze.frames import Frames
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, PatchGrid
+from autogaze.models.autogaze.autogaze import AutoGaze
+from autogaze.models.autogaze.checkpoint import DEFAULT_HUB, HubOptions
+from autogaze.models.autogaze.configuration_autogaze import Positions
+from autogaze.models.autogaze.decoding import ClipState, to_gaze
+from autogaze.selectors.base import Budget, clips
+from autogaze.tiling import merge, split, tile_layout
+
+PUBLISHED_BUDGET = Budget(ratio=0.75, threshold=0.7)
+"""Operating point of the published checkpoint."""
+
+
+class AutoGazeSelector:
+    """A gaze model behind the interface of all selectors.
+
+    A video is cut into clips of the model's length (16 frames) and each starts afresh: memory is bounded, and
+    streaming frame by frame gives what gazing at the whole video gives.
+    """
+
+    needs_motion_vectors = False
+
+    def __init__(
+        self, model: AutoGaze, *, name: str = "autogaze", budget: Budget | None = None, tile_batch: int | None = None
+    ) -> None:
+        """A selector around a model.
+
+        Args:
+            model: the model; results come from the device it is on.
+            name: how it is called in results.
+            budget: used when the caller names no limit; None: the published operating point.
+            tile_batch: most tiles decoded at once, which bounds memory (about 50 MB a tile in fp32 at most);
+                None: 8 on a CPU, 64 elsewhere.
+
+        Raises:
+            ValueError: tile_batch is below 1.
+        """
+        if tile_batch is not None and tile_batch < 1:
+            raise ValueError(f"tile_batch must be at least 1, got {tile_batch}")
+        self.model = model
+        self.name = name
+        self.default_budget = budget or PUBLISHED_BUDGET
+        self.tile_batch = tile_batch or (8 if model.device.type == "cpu" else 64)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        positions: Positions | None = None,
+        device: str | torch.device | None = None,
+        hub: HubOptions = DEFAULT_HUB,
+    ) -> Self:
+        """A selector around :meth:`AutoGaze.from_pretrained` of the same arguments.
+
+        Raises:
+            CheckpointError: nothing is there, or it does not fit its configuration.
+        """
+        model = AutoGaze.from_pretrained(source, positions=positions, device=device, hub=hub)
+        return cls(model, name=Path(source).name or str(source))
+
+    @property
+    def grid(self) -> PatchGrid:
+        """Patches of one tile."""
+        return self.model.grid
+
+    def open(self, layout: FrameLayout, budget: Budget) -> AutoGazeSession:
+        """Start on a video.
+
+        Raises:
+            BudgetError: the budget is per clip, in dB, or names too few ratios.
+        """
+        if budget.psnr_db is not None:
+            raise BudgetError("a gaze model predicts a loss, not decibels; give a threshold, or use --model replenish")
+        if budget.per == "clip":
+            raise BudgetError("a gaze model keeps a ratio in every frame, not per clip; give one ratio for each frame")
+        longest = self.model.config.max_num_frames
+        if 1 < len(budget.ratios()) < longest:
+            raise BudgetError(f"ratio must be one number or {longest}, one for each frame, got {len(budget.ratios())}")
+        if layout.grid != self.grid:
+            raise ValueError(f"the layout is of {layout.grid}, the model of {self.grid}")
+        return AutoGazeSession(self, layout, budget)
+
+
+@dataclass(slots=True)
+class _OpenClip:
+    """A clip that a step ended in the middle of."""
+
+    states: list[ClipState] | None
+    """One for each micro-batch of tiles; None where replaying the frames is cheaper than keeping all of them."""
+    frames: list[NDArray[np.uint8]]
+    """What a replay needs."""
+
+
+class AutoGazeSession:
+    """One video on its way through a gaze model; :meth:`step` takes any number of frames at a time.
+
+    A step that ends inside a clip keeps the decoder's memory until the next one, if the tiles fit one micro-batch.
+    With more tiles it keeps the clip's frames instead and decodes them again: memory stays bounded either way.
+    """
+
+    def __init__(self, selector: AutoGazeSelector, layout: FrameLayout, budget: Budget) -> None:
+        self.layout = layout
+        self._selector = selector
+        self._budget = budget
+        self._frames_seen = 0
+        self._open: _OpenClip | None = None
+
+    def step(self, frames: Frames) -> Gaze:
+        """The gaze of the next frames, with their times.
+
+        Raises:
+            ValueError: the frames are not of the session's height and width.
+        """
+        longest = self._selector.model.config.max_num_frames
+        parts = []
+        for part, position in clips(frames, start=self._frames_seen, clip_frames=longest):
+            gaze = self._gaze(part.rgb, position, ends=position + len(part) == longest)
+            parts.append(replace(gaze, time_seconds=part.time_seconds))
+            self._frames_seen += len(part)
+        return Gaze.concatenate(parts)
+
+    def _gaze(self, rgb_THWC: NDArray[np.uint8], position: int, *, ends: bool) -> Gaze:
+        """The gaze of frames ``position``, … of the current clip."""
+        fits = self.layout.num_tiles <= self._selector.tile_batch
+        before = self._open
+        self._open = None
+        replayed = before.frames if before is not None and before.states is None else []
+        new = rgb_THWC if not replayed else np.concatenate([*replayed, rgb_THWC])
+        start = position - sum(len(frames) for frames in replayed)
+        states = before.states if before is not None else None
+        gazes, kept_states = [], []
+        for number, tiles in enumerate(self._micro_batches(split(new, self.layout))):
+            state = states[number] if states is not None else None
+            tile_gazes, state = self._decode(tiles, start, state)
+            gazes += tile_gazes
+            if fits and not ends:
+                kept_states.append(state)
+        if not ends:
+            self._open = _OpenClip(kept_states, []) if fits else _OpenClip(None, [new])
+        return merge([gaze[position - start :] for gaze in gazes], self.layout)
+
+    def _micro_batches(self, tiles_KTSSC: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+        size = self._selector.tile_batch
+        return (tiles_KTSSC[first : first + size] for first in range(0, len(tiles_KTSSC), size))
+
+    def _decode(
+        self, tiles_KTSSC: NDArray[np.uint8], start: int, state: ClipState | None
+    ) -> tuple[list[Gaze], ClipState]:
+        model = self._selector.model
+        frames = tiles_KTSSC.shape[1]
+        patches = self._selector.grid.num_patches
+        limits = [self._budget.max_patches(patches, start + t) for t in range(frames)]
+        if state is None:
+            longest = model.config.max_num_frames if self.layout.num_tiles <= self._selector.tile_batch else frames
+            state = model.decoder.start(len(tiles_KTSSC), frames=longest, max_gazes=max(limits))
+        slots = model.decoder.step(
+            state, model.preprocess(tiles_KTSSC), max_gazes_T=limits, threshold=self._budget.threshold
+        )
+        one_tile = tile_layout(self._selector.grid)
+        return [to_gaze(tile, one_tile) for tile in slots], state

@@ -1,0 +1,306 @@
+"""The engine equals its definition; batches, streams and budgets change nothing they should not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from autogaze.attention import CausalStrip, Spans, attend_rows, attend_together
+from autogaze.choosing import FrameGaze, Sampler, choose
+from autogaze.engine import Engine
+from autogaze.models.autogaze.configuration_autogaze import (
+    AutoGazeConfig,
+    ConnectorConfig,
+    GazeDecoderConfig,
+    GazeModelConfig,
+    Positions,
+    VisionModelConfig,
+)
+from autogaze.models.autogaze.decoding import ClipDecoder
+from autogaze.models.autogaze.modeling_autogaze import GazeModel
+from naive import naive_gaze
+
+
+def small_config(group_size: int = 4, key_value_heads: int = 2) -> AutoGazeConfig:
+    """Two scales of 4 + 16 patches on frames of 64 px."""
+    return AutoGazeConfig(
+        scales="32+64",
+        max_num_frames=8,
+        gaze_model_config=GazeModelConfig(
+            input_img_size=64,
+            vision_model_config=VisionModelConfig(hidden_dim=32, out_dim=32, depth=2),
+            connector_config=ConnectorConfig(hidden_dim=32, num_tokens=16),
+            gaze_decoder_config=GazeDecoderConfig(
+                vocab_size=21,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=key_value_heads,
+                num_multi_token_pred=group_size,
+                initializer_range=0.3,  # large enough that random weights disagree about patches
+            ),
+        ),
+    )
+
+
+def small_model(seed: int = 0, **options: int) -> GazeModel:
+    model = GazeModel(small_config(**options).gaze_model_config).eval()
+    model.init_weights(torch.Generator().manual_seed(seed))
+    return model
+
+
+def clips(count: int, frames: int = 5, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, frames, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def clip_decoder(model: GazeModel, positions: Positions, **options: bool | None) -> ClipDecoder:
+    return ClipDecoder(model, engine=Engine(model.gaze_decoder, positions=positions, **options))
+
+
+def decode(
+    model: GazeModel, video: torch.Tensor, *, together=None, positions="true", **options
+) -> list[list[FrameGaze]]:
+    decoder = clip_decoder(model, positions, together=together)
+    options.setdefault("max_gazes_T", [10] * video.shape[1])
+    state = decoder.start(len(video), frames=video.shape[1], max_gazes=max(options["max_gazes_T"]))
+    return decoder.step(state, video, **options)
+
+
+def same(a: list[FrameGaze], b: list[FrameGaze]) -> None:
+    assert len(a) == len(b)
+    for first, second in zip(a, b, strict=True):
+        assert first.index_S.tolist() == second.index_S.tolist()
+        assert first.kept_S.tolist() == second.kept_S.tolist()
+        np.testing.assert_allclose(first.probability_S, second.probability_S, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(first.predicted_loss_S, second.predicted_loss_S, rtol=1e-4, atol=1e-5)
+
+
+def median_loss(model: GazeModel, video: torch.Tensor) -> float:
+    """A threshold that some frames pass early and others late."""
+    return float(np.nanmedian(np.concatenate([f.predicted_loss_S for c in decode(model, video) for f in c])))
+
+
+@pytest.mark.parametrize("positions", ["true", "reference"])
+@pytest.mark.parametrize("group_size", [1, 4, 7])
+@pytest.mark.parametrize("stop", [False, True])
+def test_engine_equals_the_naive_loop(positions, group_size, stop):
+    model, video = small_model(group_size=group_size), clips(3)
+    threshold = median_loss(model, video) if stop else None
+    limits = [20, 3, 9, 1, 10]
+    got = decode(model, video, positions=positions, max_gazes_T=limits, threshold=threshold)
+    for clip, frames in zip(video, got, strict=True):
+        wanted = naive_gaze(model, clip, max_gazes=limits, threshold=threshold, positions=positions)
+        assert [(f.index_S.tolist(), f.kept_S.tolist()) for f in frames] == wanted
+
+
+def test_position_modes_differ():
+    model, video = small_model(), clips(2)
+    picks = [
+        [f.index_S.tolist() for clip in decode(model, video, positions=positions) for f in clip]
+        for positions in ("true", "reference")
+    ]
+    assert picks[0] != picks[1]
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("positions", ["true", "reference"])
+def test_a_batch_of_seven_equals_seven_single_runs(together, positions):
+    model, video = small_model(), clips(7)
+    threshold = median_loss(model, video)
+    batch = decode(model, video, together=together, positions=positions, threshold=threshold)
+    stops = {len(frame.index_S) for clip in batch for frame in clip}
+    assert len(stops) > 1, "the clips should stop at different times, or this test shows nothing"
+    for number, clip in enumerate(batch):
+        same(clip, decode(model, video[number : number + 1], positions=positions, threshold=threshold)[0])
+
+
+def test_both_ways_of_attention_agree():
+    generator = torch.Generator().manual_seed(0)
+    keys, values = torch.randn(2, 4, 30, 2, 8, generator=generator)
+    spans = Spans(rows=[0, 2, 3], new=[3, 5, 1], seen=[10, 30, 1])
+    strip = CausalStrip(new=5, capacity=40, device=keys.device, dtype=keys.dtype)
+    for heads in (2, 6):  # as many query heads as key heads, and grouped
+        query = torch.randn(9, heads, 8, generator=generator)
+        torch.testing.assert_close(
+            attend_rows(query, keys, values, spans, strip), attend_together(query, keys, values, spans)
+        )
+        last = query[[2, 7, 8]]
+        by_rows = attend_rows(last, keys, values, spans, strip)
+        torch.testing.assert_close(by_rows, attend_together(last, keys, values, spans))
+        torch.testing.assert_close(by_rows, attend_rows(query, keys, values, spans, strip)[[2, 7, 8]])
+
+
+def test_causal_strip_hides_the_future_only():
+    mask = CausalStrip(new=4, capacity=9, device=torch.device("cpu"), dtype=torch.float32).mask(3, 7)
+    visible = torch.tensor([[c <= row + 4 for c in range(7)] for row in range(3)])
+    assert torch.equal(mask == 0, visible)
+    assert (mask[~visible] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("positions", ["true", "reference"])
+def test_frame_by_frame_equals_the_whole_clip(positions):
+    model, video = small_model(), clips(3, frames=6)
+    threshold = median_loss(model, video)
+    whole = decode(model, video, positions=positions, threshold=threshold)
+    decoder = clip_decoder(model, positions)
+    for cuts in ([1] * 6, [2, 4], [5, 1]):
+        state = decoder.start(3, frames=1, max_gazes=1)  # too small on purpose: the cache must grow
+        pieces: list[list[FrameGaze]] = [[], [], []]
+        for part in video.split(cuts, dim=1):
+            for piece, more in zip(
+                pieces,
+                decoder.step(state, part, max_gazes_T=[10] * part.shape[1], threshold=threshold),
+                strict=True,
+            ):
+                piece += more
+        for piece, clip in zip(pieces, whole, strict=True):
+            same(piece, clip)
+
+
+def test_going_on_twice_from_a_forked_state():
+    model, video = small_model(), clips(1, frames=4)
+    decoder = clip_decoder(model, "true")
+    state = decoder.start(1, frames=4, max_gazes=10)
+    decoder.step(state, video[:, :2], max_gazes_T=[10, 10])
+    middle, other = state.snapshot(), clips(1, frames=2, seed=9)
+    first = decoder.step(state, video[:, 2:], max_gazes_T=[10, 10])[0]
+    decoder.step(middle.fork(), other, max_gazes_T=[10, 10])
+    same(decoder.step(middle.fork(), video[:, 2:], max_gazes_T=[10, 10])[0], first)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 5, 19, 20])
+def test_the_limit_is_a_ceiling_and_no_patch_comes_twice(most):
+    for frame in decode(small_model(), clips(1), max_gazes_T=[most] * 5)[0]:
+        assert len(frame.index_S) == most
+        assert len(set(frame.index_S.tolist())) == most
+        assert frame.index_S.min() >= 0
+        assert frame.index_S.max() < 20
+
+
+def test_a_limit_past_the_grid_takes_every_patch():
+    frame = decode(small_model(), clips(1), max_gazes_T=[99] * 5)[0][0]
+    assert sorted(frame.index_S.tolist()) == list(range(20))
+
+
+def test_a_threshold_that_always_holds_keeps_one_gaze_a_frame():
+    for frame in decode(small_model(), clips(1), threshold=1e9)[0]:
+        assert frame.kept_S.tolist() == [True, False, False, False]
+
+
+def test_a_threshold_never_reached_equals_none():
+    model, video = small_model(), clips(2)
+    for a, b in zip(decode(model, video, threshold=-1e9), decode(model, video), strict=True):
+        same(a, b)
+
+
+def test_the_future_changes_nothing():
+    model, video = small_model(), clips(1)
+    changed = video.clone()
+    changed[:, 3:] = clips(1, seed=5)[:, 3:]
+    before, after = decode(model, video)[0], decode(model, changed)[0]
+    same(before[:3], after[:3])
+    assert before[3].index_S.tolist() != after[3].index_S.tolist()
+
+
+def test_predicted_loss_is_known_except_after_a_full_last_group():
+    frames = decode(small_model(), clips(1), max_gazes_T=[8, 7, 6, 5, 1])[0]
+    for frame, unknown in zip(frames, [True, False, False, False, False], strict=True):
+        assert np.isnan(frame.predicted_loss_S[-1]) == unknown
+        assert np.isfinite(frame.predicted_loss_S[:-1]).all()
+
+
+def test_changed_weights_are_noticed():
+    model, video = small_model(), clips(1)
+    decoder = clip_decoder(model, "true")
+
+    def gazes() -> list[list[int]]:
+        state = decoder.start(1, frames=5, max_gazes=10)
+        return [frame.index_S.tolist() for frame in decoder.step(state, video, max_gazes_T=[10] * 5)[0]]
+
+    before = gazes()
+    model.load_state_dict(small_model(seed=7).state_dict())
+    changed = gazes()
+    assert changed != before
+    assert changed == [f.index_S.tolist() for f in decode(small_model(seed=7), video)[0]]
+
+
+def sampler(*seeds: int, temperature: float = 1.0) -> Sampler:
+    return Sampler([torch.Generator().manual_seed(seed) for seed in seeds], temperature=temperature)
+
+
+def test_sampling_depends_on_the_clips_own_generator_only():
+    model, video = small_model(), clips(3)
+    batch = decode(model, video, sampler=sampler(4, 5, 6))
+    for number, seed in enumerate((4, 5, 6)):
+        same(batch[number], decode(model, video[number : number + 1], sampler=sampler(seed))[0])
+    other = decode(model, video[:1], sampler=sampler(7))[0]
+    assert [f.index_S.tolist() for f in other] != [f.index_S.tolist() for f in batch[0]]
+
+
+def test_cold_sampling_is_greedy():
+    model, video = small_model(), clips(2)
+    cold = decode(model, video, sampler=sampler(1, 2, temperature=1e-6))
+    for a, b in zip(cold, decode(model, video), strict=True):
+        assert [f.index_S.tolist() for f in a] == [f.index_S.tolist() for f in b]
+
+
+def test_draws_follow_the_masked_softmax_at_the_temperature():
+    draws, temperature = 4000, 1.7
+    logits = np.array([0.0, 1.0, 2.0, 3.0, 9.0], np.float32)
+    taken = np.array([False, False, True, False, True])
+    noise = sampler(*range(draws)).noise(range(draws), (1, 5))
+    group = choose(
+        np.tile(logits, (draws, 1, 1)),
+        np.zeros((draws, 1), np.float32),
+        np.tile(taken, (draws, 1)),
+        np.ones(draws, np.int64),
+        first_A=np.ones(draws, bool),
+        noise_AKV=noise,
+        temperature=temperature,
+    )
+    weight = np.where(taken, 0, np.exp(logits / temperature))
+    expected = weight / weight.sum()
+    seen = np.bincount(group.index_AK[:, 0], minlength=5) / draws
+    np.testing.assert_allclose(seen, expected, atol=4 * np.sqrt(0.25 / draws))
+    np.testing.assert_allclose(group.probability_AK[:, 0], expected[group.index_AK[:, 0]], rtol=1e-5)
+
+
+def test_probability_leaves_out_what_was_taken():
+    logits = np.zeros((1, 3, 5), np.float32)
+    taken = np.array([[False, False, False, False, True]])
+    group = choose(logits, np.zeros((1, 3), np.float32), taken, np.array([9]), first_A=np.array([True]))
+    np.testing.assert_allclose(group.probability_AK[0], [1 / 4, 1 / 3, 1 / 2])
+    assert group.index_AK[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_an_illegal_temperature(temperature):
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        sampler(1, temperature=temperature)
+
+
+def test_a_sampler_for_another_batch():
+    with pytest.raises(ValueError, match="2 generators for 3 clips"):
+        decode(small_model(), clips(3), sampler=sampler(1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_and_reads_out_in_fp32(dtype):
+    model, video = small_model().to(dtype), clips(2).to(dtype)
+    for clip in decode(model, video):
+        for frame in clip:
+            assert frame.probability_S.dtype == np.float32
+            assert len(frame.index_S) == 10
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("positions", ["true", "reference"])
+def test_cuda_equals_cpu(positions):
+    model, video = small_model(), clips(5)
+    threshold = median_loss(model, video)
+    wanted = decode(model, video, positions=positions, threshold=threshold)
+    got = decode(model.cuda(), video.cuda(), positions=positions, threshold=threshold)
+    for a, b in zip(wanted, got, strict=True):
+        same(a, b)
