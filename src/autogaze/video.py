@@ -115,12 +115,11 @@ class VideoReader(Iterator[Frames]):
                 motion_vectors.append(frame.motion_vectors())
             filled += 1
             frame = next(self._frames, None) if filled < T else None
-        if filled < T:  # a copy, so that the last frames do not hold the memory of a whole window
-            rgb, time_seconds, number = rgb[:filled].copy(), time_seconds[:filled], number[:filled]
+        rgb.resize((filled, *rgb.shape[1:]), refcheck=False)  # gives the rest of a last window back, without a copy
         return Frames(
             rgb=rgb,
-            time_seconds=time_seconds,
-            number=number,
+            time_seconds=time_seconds[:filled],
+            number=number[:filled],
             motion_vectors=tuple(motion_vectors) if self._motion_vectors else None,
         )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -65,7 +67,7 @@ class Orientation:
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
         """The orientation a frame's display matrix asks for, to the nearest right angle."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = _side_data(frame, "DISPLAYMATRIX")
         if matrix is None:
             return cls()
         a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(np.int64)
@@ -121,8 +123,15 @@ class FrameConverter:
 
     def motion_vectors(self, frame: av.VideoFrame) -> NDArray[np.void]:
         """(V,) of ``MOTION_VECTOR_DTYPE``, empty for a key frame and for a frame of another size."""
-        side_data = frame.side_data.get("MOTION_VECTORS")
+        side_data = _side_data(frame, "MOTION_VECTORS")
         if side_data is None or not self.fits(frame):
             return np.empty(0, MOTION_VECTOR_DTYPE)
         vectors = np.frombuffer(bytes(side_data), MOTION_VECTOR_DTYPE)
         return Orientation.of(frame).turn_vectors(vectors, height_px=self.height_px, width_px=self.width_px)
+
+
+def _side_data(frame: av.VideoFrame, kind: str) -> SideData | None:
+    # frame.side_data would tie each frame into a reference cycle, and dead frames would fill memory until they are
+    # found by the garbage collector.
+    container: Mapping[str, SideData] = SideDataContainer(frame)
+    return container.get(kind)
