@@ -159,7 +159,6 @@ class ReplenishSession:
             run(lambda number, left: (self._share_alone(position + number, left), 0.0)),
         )
         taken, self.canvas.half_levels = min(runs, key=lambda result: sum(part.remaining for part in result[0]))
-        self._pool -= sum(len(part.index) for part in taken)
         return taken
 
     def _see(self, rgb: Pixels) -> _Seen:

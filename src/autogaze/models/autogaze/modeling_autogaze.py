@@ -129,13 +129,15 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, x_BLC: Tensor, cos_BL1D: Tensor, sin_BL1D: Tensor, visible_B1LL: Tensor) -> Tensor:
-        """Attention among the given tokens, (B, L, C)."""
+    def forward(self, x_BLC: Tensor, cos_BL1D: Tensor, sin_BL1D: Tensor, visible_B1LL: Tensor | None) -> Tensor:
+        """Attention among the given tokens, (B, L, C); without ``visible`` each sees itself and those before."""
         heads = (*x_BLC.shape[:2], -1, self.head_dim)
         q = rotate(self.q_proj(x_BLC).view(heads), cos_BL1D, sin_BL1D).transpose(1, 2)
         k = rotate(self.k_proj(x_BLC).view(heads), cos_BL1D, sin_BL1D).transpose(1, 2)
         v = self.v_proj(x_BLC).view(heads).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q, k, v, visible_B1LL, enable_gqa=q.shape[1] != k.shape[1])
+        out = F.scaled_dot_product_attention(
+            q, k, v, visible_B1LL, is_causal=visible_B1LL is None, enable_gqa=q.shape[1] != k.shape[1]
+        )
         projected: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
         return projected
 
@@ -165,7 +167,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x_BLC: Tensor, cos_BL1D: Tensor, sin_BL1D: Tensor, visible_B1LL: Tensor) -> Tensor:
+    def forward(self, x_BLC: Tensor, cos_BL1D: Tensor, sin_BL1D: Tensor, visible_B1LL: Tensor | None) -> Tensor:
         """Same shape as ``x_BLC``."""
         x_BLC = x_BLC + self.self_attn(self.input_layernorm(x_BLC), cos_BL1D, sin_BL1D, visible_B1LL)
         out: Tensor = x_BLC + self.mlp(self.post_attention_layernorm(x_BLC))
@@ -196,11 +198,15 @@ class DecoderModel(nn.Module):
         angle = torch.cat([angle, angle], dim=-1)
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
-    def forward(self, x_BLC: Tensor, position_BL: Tensor, visible_BLL: Tensor) -> Tensor:
-        """Normed output (B, L, C) of token embeddings; ``visible`` is true where a row may see a column."""
+    def forward(self, x_BLC: Tensor, position_BL: Tensor, visible_BLL: Tensor | None = None) -> Tensor:
+        """Normed output (B, L, C) of token embeddings.
+
+        ``visible`` is true where a row may see a column; without it a row sees itself and those before.
+        """
         cos, sin = self.rotary(position_BL, x_BLC.dtype)
+        visible_B1LL = None if visible_BLL is None else visible_BLL[:, None]
         for layer in self.layers:
-            x_BLC = layer(x_BLC, cos, sin, visible_BLL[:, None])
+            x_BLC = layer(x_BLC, cos, sin, visible_B1LL)
         out: Tensor = self.norm(x_BLC)
         return out
 
@@ -287,15 +293,21 @@ class GazeModel(nn.Module):
         ):
             tokens += [visual_BTPC[:, t], gazes]
             kept += [keep.new_ones(B, P), keep]
-        x_BLC, kept_BL = torch.cat(tokens, 1), torch.cat(kept, 1)
-        L = x_BLC.shape[1]
-        visible = torch.ones(L, L, dtype=torch.bool, device=x_BLC.device).tril() & kept_BL[:, None, :]
-        # A padded row would see nothing and turn into NaN, which poisons gradients: let it see itself.
-        visible = visible | torch.eye(L, dtype=torch.bool, device=x_BLC.device)
-        hidden_BLC = decoder.model(x_BLC, kept_BL.long().cumsum(1).sub(1).clamp(min=0), visible)
+        hidden_BLC = self._hidden(torch.cat(tokens, 1), torch.cat(kept, 1))
         before_N, own_N = _group_starts(counts, P, K, x_BLC.device)
         rank_N = torch.cat([torch.arange(count, device=x_BLC.device) % K for count in counts])
         return self._read(hidden_BLC, index_BN, before_N, own_N, rank_N)
+
+    def _hidden(self, x_BLC: Tensor, kept_BL: Tensor) -> Tensor:
+        """Decoder output (B, L, C) at every kept token; anything finite at the others."""
+        # Padding moves behind everything kept, where causality hides it: plain causal attention is then exact, needs
+        # no mask of L × L, and the positions are simply 0, 1, 2, …
+        longest = int(kept_BL.sum(1).max())
+        order_BM = kept_BL.byte().argsort(dim=1, descending=True, stable=True)[:, :longest]
+        packed_BMC = x_BLC.gather(1, order_BM[..., None].expand(-1, -1, x_BLC.shape[2]))
+        hidden_BMC = self.gaze_decoder.model(packed_BMC, torch.arange(longest, device=x_BLC.device)[None])
+        place_BL = (kept_BL.cumsum(1) - 1).clamp(min=0)
+        return hidden_BMC.gather(1, place_BL[..., None].expand(-1, -1, x_BLC.shape[2]))
 
     def _read(
         self, hidden_BLC: Tensor, index_BN: Tensor, before_N: Tensor, own_N: Tensor, rank_N: Tensor
