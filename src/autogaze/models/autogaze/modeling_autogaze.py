@@ -294,8 +294,9 @@ class GazeModel(nn.Module):
             tokens += [visual_BTPC[:, t], gazes]
             kept += [keep.new_ones(B, P), keep]
         hidden_BLC = self._hidden(torch.cat(tokens, 1), torch.cat(kept, 1))
-        before_N, own_N = _group_starts(counts, P, K, x_BLC.device)
-        rank_N = torch.cat([torch.arange(count, device=x_BLC.device) % K for count in counts])
+        device = visual_BTPC.device
+        before_N, own_N = _group_starts(counts, P, K, device)
+        rank_N = torch.cat([torch.arange(count, device=device) % K for count in counts])
         return self._read(hidden_BLC, index_BN, before_N, own_N, rank_N)
 
     def _hidden(self, x_BLC: Tensor, kept_BL: Tensor) -> Tensor:
@@ -305,7 +306,7 @@ class GazeModel(nn.Module):
         longest = int(kept_BL.sum(1).max())
         order_BM = kept_BL.byte().argsort(dim=1, descending=True, stable=True)[:, :longest]
         packed_BMC = x_BLC.gather(1, order_BM[..., None].expand(-1, -1, x_BLC.shape[2]))
-        hidden_BMC = self.gaze_decoder.model(packed_BMC, torch.arange(longest, device=x_BLC.device)[None])
+        hidden_BMC: Tensor = self.gaze_decoder.model(packed_BMC, torch.arange(longest, device=x_BLC.device)[None])
         place_BL = (kept_BL.cumsum(1) - 1).clamp(min=0)
         return hidden_BMC.gather(1, place_BL[..., None].expand(-1, -1, x_BLC.shape[2]))
 
