@@ -114,7 +114,7 @@ def greedy(
     """Take the best patch again and again.
 
     Ends when ``good_enough`` says so (it is first asked after the first patch), when ``max_patches`` are taken, or
-    when no patch gains anything or at least ``least_gain`` half levels.
+    when the best patch gains nothing or less than ``least_gain`` half levels.
     """
     index: list[int] = []
     absolute: list[float] = []

@@ -20,7 +20,7 @@ from autogaze.selectors.greedy import Search, Taken, greedy
 
 # Shape letters: T frames, n tiles, S pixels a side of a tile.
 
-LOOK_AHEAD_BYTES = 2**28
+LOOK_AHEAD_BYTES = 2**29
 """Scales of a clip's frames are kept while a clip budget is planned if they take no more than this."""
 
 
