@@ -179,7 +179,8 @@ class Tiling:
         rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
         joined = tiles.reshape(rows, columns, S, S, 3).transpose(0, 2, 1, 3, 4).reshape(rows * S, columns * S, 3)
         frame = np.ascontiguousarray(joined[: self.height_px, : self.width_px])
-        return resize(frame[None], self.layout.height_px, self.layout.width_px)[0]
+        merged: Pixels = resize(frame[None], self.layout.height_px, self.layout.width_px)[0]
+        return merged
 
     def clear_padding(self, tiles: NDArray[Any], row: slice = slice(None)) -> None:
         """Set to 0 what (n, S, S, 3) tiles hold past the frame, in one of :meth:`rows` or in all of them."""
