@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from autogaze.grid import FrameLayout, PatchGrid
     from autogaze.loading import load_selector
     from autogaze.models.autogaze import AutoGaze
-    from autogaze.pipeline import gaze, iter_gaze
+    from autogaze.pipeline import gaze, iter_gaze, stream
     from autogaze.sampling import Sampling
     from autogaze.selectors.base import Budget
+    from autogaze.streaming import GazeSession
     from autogaze.summary import Summary
     from autogaze.video import open_video
 
@@ -32,6 +33,7 @@ _HOMES = {
     "Budget": "autogaze.selectors.base",
     "FrameLayout": "autogaze.grid",
     "Frames": "autogaze.frames",
+    "GazeSession": "autogaze.streaming",
     "PatchGrid": "autogaze.grid",
     "Sampling": "autogaze.sampling",
     "Summary": "autogaze.summary",
@@ -41,6 +43,7 @@ _HOMES = {
     "iter_gaze": "autogaze.pipeline",
     "load_selector": "autogaze.loading",
     "open_video": "autogaze.video",
+    "stream": "autogaze.pipeline",
 }
 """Where each public name is defined; it is imported when it is first used."""
 
@@ -50,6 +53,7 @@ __all__ = [
     "FrameLayout",
     "Frames",
     "Gaze",
+    "GazeSession",
     "PatchGrid",
     "Sampling",
     "Summary",
@@ -61,6 +65,7 @@ __all__ = [
     "iter_gaze",
     "load_selector",
     "open_video",
+    "stream",
 ]
 
 

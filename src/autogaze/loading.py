@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from autogaze.errors import AutoGazeError, CheckpointError
 from autogaze.selectors import SELECTORS, make_selector
 from autogaze.selectors.base import Selector
+
+if TYPE_CHECKING:
+    from autogaze.models.autogaze import AutoGaze
+
+Model: TypeAlias = "str | os.PathLike[str] | Selector | AutoGaze"
+"""What :func:`load_selector` takes."""
 
 DEFAULT_MODEL = "replenish"
 """What looks at a video when nothing else is asked for."""
@@ -18,21 +26,24 @@ BUNDLED_FOLDER = Path(__file__).parent / "checkpoints" / "gaze"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def load_selector(model: str | Selector = DEFAULT_MODEL, *, device: str | None = None) -> Selector:
+def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None) -> Selector:
     """The selector that ``model`` names.
 
     Args:
         model: a selector without weights (``autogaze.selectors.SELECTORS``), ``"bundled"``, a checkpoint folder,
-            a ``.safetensors`` file, a hub id ``owner/name``, or a selector, which is returned as it is.
-        device: where a learned model runs, as torch names it; None leaves the choice to the model. Selectors
-            without weights run on the CPU.
+            a ``.safetensors`` file, a hub id ``owner/name``; a selector, which is returned as it is; or an
+            :class:`~autogaze.models.autogaze.AutoGaze`, which gazes where it is.
+        device: where a learned model runs, as torch names it; None: the CPU. It plays no part for selectors
+            without weights, which run on the CPU, and for objects.
 
     Raises:
         CheckpointError: nothing is called that, or the checkpoint is missing, damaged or does not fit.
         AutoGazeError: there is no such device.
+        TypeError: ``model`` is none of these things.
     """
-    if not isinstance(model, str):
-        return model
+    if not isinstance(model, (str, os.PathLike)):
+        return _selector_of(model)
+    model = os.fspath(model)
     if device is not None:
         _check_device(device)
     if model in SELECTORS:
@@ -47,6 +58,17 @@ def load_selector(model: str | Selector = DEFAULT_MODEL, *, device: str | None =
     from autogaze.models.autogaze.selector import AutoGazeSelector
 
     return AutoGazeSelector.from_pretrained(str(source or model), device=device)
+
+
+def _selector_of(model: Selector | AutoGaze) -> Selector:
+    if hasattr(model, "open"):
+        return cast("Selector", model)
+    from autogaze.models.autogaze import AutoGaze
+    from autogaze.models.autogaze.selector import AutoGazeSelector
+
+    if isinstance(model, AutoGaze):
+        return AutoGazeSelector(model)
+    raise TypeError(f"model must be a name, a path, a selector or an AutoGaze, got {type(model).__name__}")
 
 
 def checkpoint_path(model: str) -> Path | None:

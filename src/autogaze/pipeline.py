@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +14,10 @@ from autogaze.errors import VideoError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
-from autogaze.loading import DEFAULT_MODEL, checkpoint_path, load_selector
+from autogaze.loading import DEFAULT_MODEL, Model, checkpoint_path, load_selector
 from autogaze.sampling import Sampling
 from autogaze.selectors.base import Budget, Selector
+from autogaze.streaming import GazeSession
 from autogaze.summary import Settings, fingerprint
 from autogaze.video import VideoReader, VideoSource, open_video
 
@@ -25,7 +28,7 @@ Mode: TypeAlias = Literal["tiles", "resize"]
 class Options(TypedDict, total=False):
     """The keyword arguments of :func:`gaze` that decide its result, for functions that pass them on."""
 
-    model: str | Selector
+    model: Model
     ratio: float | Sequence[float] | None
     threshold: float | None
     psnr_db: float | None
@@ -81,7 +84,7 @@ OnProgress: TypeAlias = Callable[[Progress], None]
 
 def make_recipe(
     *,
-    model: str | Selector = DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     ratio: float | Sequence[float] | None = None,
     threshold: float | None = None,
     psnr_db: float | None = None,
@@ -110,15 +113,15 @@ def make_recipe(
     # A selector refuses a budget when a video starts; refuse before the first one is decoded.
     side_px = selector.grid.scales_px[-1]
     selector.open(FrameLayout.resized(selector.grid, height_px=side_px, width_px=side_px), budget)
-    checkpoint = checkpoint_path(model) if isinstance(model, str) else None
+    named, model_fingerprint = _identity(model, selector)
     return Recipe(
         selector=selector,
         budget=budget,
         sampling=sampling,
         mode=mode,
         settings=Settings(
-            model=model if isinstance(model, str) else selector.name,
-            model_fingerprint=None if checkpoint is None else fingerprint(checkpoint),
+            model=named,
+            model_fingerprint=model_fingerprint,
             ratio=_plain_ratio(budget.ratio),
             threshold=budget.threshold,
             psnr_db=budget.psnr_db,
@@ -218,7 +221,7 @@ def iter_gaze(
 def gaze(
     source: VideoSource,
     *,
-    model: str | Selector = DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     ratio: float | Sequence[float] | None = None,
     threshold: float | None = None,
     psnr_db: float | None = None,
@@ -269,6 +272,49 @@ def gaze(
         device=device,
     )
     return Gaze.concatenate([gazed for _, gazed in windows])
+
+
+def stream(
+    *,
+    height_px: int,
+    width_px: int,
+    model: Model = DEFAULT_MODEL,
+    ratio: float | Sequence[float] | None = None,
+    threshold: float | None = None,
+    psnr_db: float | None = None,
+    per: Literal["frame", "clip"] = "frame",
+    mode: Mode = "tiles",
+    device: str | None = None,
+) -> GazeSession:
+    """Start gazing at a stream of frames of one size; :meth:`~autogaze.streaming.GazeSession.step` takes each.
+
+    Takes the options of :func:`gaze`, less those that sample frames.
+
+    Raises:
+        BudgetError: a limit is not legal, or not one that the selector can keep.
+        CheckpointError: there is no such model, or it cannot be loaded.
+        ValueError: the size or the mode is not legal, or the selector reads motion vectors, which bare frames lack.
+    """
+    recipe = make_recipe(
+        model=model, ratio=ratio, threshold=threshold, psnr_db=psnr_db, per=per, mode=mode, device=device
+    )
+    if recipe.selector.needs_motion_vectors:
+        raise ValueError(
+            f"{recipe.selector.name} reads motion vectors, which a stream of bare frames does not have; "
+            "use flow or difference, or gaze at the video file"
+        )
+    layout = recipe.layout(height_px=height_px, width_px=width_px)
+    return GazeSession(recipe.selector.open(layout, recipe.budget))
+
+
+def _identity(model: Model, selector: Selector) -> tuple[str, str | None]:
+    """What a model is called, and what tells it from others of that name."""
+    if not isinstance(model, (str, os.PathLike)):
+        # Nothing tells two objects of one name apart, so a result of one never counts as a result of another.
+        return selector.name, f"an object, {secrets.token_hex(8)}"
+    name = os.fspath(model)
+    checkpoint = checkpoint_path(name)
+    return name, None if checkpoint is None else fingerprint(checkpoint)
 
 
 def _plain_ratio(ratio: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
