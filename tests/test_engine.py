@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autogaze.attention import CausalStrip, Spans, attend_rows, attend_together
+from autogaze.attention import CausalStrip, RowByRow, Spans, Together
 from autogaze.choosing import FrameGaze, Sampler, choose
 from autogaze.engine import Engine
 from autogaze.models.autogaze.configuration_autogaze import Positions
@@ -77,20 +77,37 @@ def test_a_batch_of_seven_equals_seven_single_runs(together, positions):
         same(clip, decode(model, video[number : number + 1], positions=positions, threshold=threshold)[0])
 
 
-def test_both_ways_of_attention_agree():
+@pytest.mark.parametrize("rows", [[0, 2, 3], [0, 1, 2, 3]])
+@pytest.mark.parametrize("heads", [2, 6])  # as many query heads as key heads, and grouped
+def test_both_ways_of_attention_agree(rows, heads):
     generator = torch.Generator().manual_seed(0)
-    keys, values = torch.randn(2, 4, 30, 2, 8, generator=generator)
-    spans = Spans(rows=[0, 2, 3], new=[3, 5, 1], seen=[10, 30, 1])
-    strip = CausalStrip(new=5, capacity=40, device=keys.device, dtype=keys.dtype)
-    for heads in (2, 6):  # as many query heads as key heads, and grouped
-        query = torch.randn(9, heads, 8, generator=generator)
-        torch.testing.assert_close(
-            attend_rows(query, keys, values, spans, strip), attend_together(query, keys, values, spans)
-        )
-        last = query[[2, 7, 8]]
-        by_rows = attend_rows(last, keys, values, spans, strip)
-        torch.testing.assert_close(by_rows, attend_together(last, keys, values, spans))
-        torch.testing.assert_close(by_rows, attend_rows(query, keys, values, spans, strip)[[2, 7, 8]])
+    past = torch.randn(2, 4, 30, 2, 8, generator=generator)
+    spans = Spans(rows=rows, new=[3, 5, 1, 2][: len(rows)], seen=[10, 30, 1, 2][: len(rows)])
+    total = sum(spans.new)
+    query = torch.randn(total, heads, 8, generator=generator)
+    new = torch.randn(2, total, 2, 8, generator=generator)
+    strip = CausalStrip(new=5, capacity=40, device=past.device, dtype=past.dtype)
+    results = []
+    for feed in (RowByRow(spans, strip), Together(spans, device=past.device, cache_rows=4)):
+        keys, values = past.clone()
+        feed.append(keys, new[0])
+        feed.append(values, new[1])
+        attended = feed.attend(query, keys, values)
+        last = torch.tensor(spans.new).cumsum(0) - 1
+        torch.testing.assert_close(feed.attend_last(query[last], keys, values), attended[last])
+        results.append((keys, values, attended))
+    torch.testing.assert_close(results[0], results[1])
+    # And both equal the definition: token i of a row sees the row up to itself.
+    keys, values, attended = results[0]
+    start = 0
+    for row, count, seen in zip(spans.rows, spans.new, spans.seen, strict=True):
+        for i in range(count):
+            upto = seen - count + i + 1
+            for head in range(heads):
+                g = head * 2 // heads
+                weight = torch.softmax(keys[row, :upto, g] @ query[start + i, head] / 8**0.5, 0)
+                torch.testing.assert_close(attended[start + i, head], weight @ values[row, :upto, g])
+        start += count
 
 
 def test_causal_strip_hides_the_future_only():

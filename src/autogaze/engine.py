@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autogaze.attention import CausalStrip, Spans, append, attend_rows, attend_together
+from autogaze.attention import CausalStrip, Feed, RowByRow, Spans, Together
 from autogaze.choosing import FrameGaze, FrameSlots, Group, Sampler, choose
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder, rotate
@@ -178,9 +178,9 @@ class Engine:
         for row, n in zip(rows, new, strict=True):
             state.length[row] += n
         self._make_room(state)
-        spans = Spans(rows, new, [state.length[row] for row in rows])
+        feed = self._way(Spans(rows, new, [state.length[row] for row in rows]), state.keys[0])
         cos_N1D, sin_N1D = self._rotary_at(position_N, x_NC)
-        last_A = np.cumsum(new) - 1
+        last = torch.from_numpy(np.cumsum(new) - 1).to(x_NC.device)
         layers = self._fused()
         model = self.decoder.model
         eps = model.norm.eps
@@ -192,28 +192,34 @@ class Engine:
             qk, v = qkv[:, : qkv.shape[1] - G], qkv[:, qkv.shape[1] - G :]
             qk = rotate(qk, cos_N1D, sin_N1D)
             q, k = qk[:, :-G], qk[:, -G:]
-            append(keys, k, spans)
-            append(values, v, spans)
+            feed.append(keys, k)
+            feed.append(values, v)
             if number == len(layers) - 1:
                 # Nobody reads the last block's output but the heads, and they only at each row's last token.
-                last = torch.from_numpy(last_A).to(x_NC.device)
-                x_NC, q = x_NC[last], q[last]
-            attended = self._attend(q, keys, values, spans)
+                x_NC, attended = x_NC[last], feed.attend_last(q[last], keys, values)
+            else:
+                attended = feed.attend(q, keys, values)
             x_NC = x_NC + F.linear(attended.flatten(1), weights.o)
             gate, up = F.linear(_norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
             x_NC = x_NC + F.linear(F.silu(gate) * up, weights.down)
         out: Tensor = model.norm(x_NC)
         return out
 
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:
-        together = self._together if self._together is not None else q.device.type != "cpu"
+    def _way(self, spans: Spans, cache: Tensor) -> Feed:
+        """How these tokens are fed: row by row or all together."""
+        together = self._together if self._together is not None else cache.device.type != "cpu"
         if together:
-            return attend_together(q, keys, values, spans)
-        new, capacity = max(spans.new), keys.shape[1]
+            return Together(spans, device=cache.device, cache_rows=len(cache))
+        new, capacity = max(spans.new), cache.shape[1]
         strip = self._strip
-        if strip is None or strip.new < new or strip.capacity < capacity or strip.strip.device != q.device:
-            strip = self._strip = CausalStrip(new=new, capacity=capacity, device=q.device, dtype=q.dtype)
-        return attend_rows(q, keys, values, spans, strip)
+        if (
+            strip is None
+            or strip.new < new
+            or strip.capacity < capacity
+            or (strip.strip.device, strip.strip.dtype) != (cache.device, cache.dtype)
+        ):
+            strip = self._strip = CausalStrip(new=new, capacity=capacity, device=cache.device, dtype=cache.dtype)
+        return RowByRow(spans, strip)
 
     def _make_room(self, state: DecoderState) -> None:
         needed, capacity = max(state.length), state.keys[0].shape[1]

@@ -1,0 +1,153 @@
+"""Speed of the gaze model on one 16-frame clip; writes ``gaze_speed.json`` (or ``--out``).
+
+    python benchmarks/gaze_speed.py [CHECKPOINT] [--repeats 15] [--threads 2] [--device cpu]
+
+Patterns are forced by one ratio for each frame, so that random weights do the work of trained ones: ``demo`` is the
+published demo clip's 198 gazes on the first frame and 10 on each other; ``full`` is every patch. All rows of one
+machine are measured in one run, in turn, on the same weights, and give the same gazes (checked). ``kernels`` is the
+time spent inside torch's own kernels during one engine call, measured in place operator by operator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from published_loop import published_gaze
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autogaze.models.autogaze import AutoGaze
+
+FRAMES = 16
+PATTERNS = {"demo": [198] + [10] * 15, "ratio_0.05": [13] * 16, "full": [265] * 16}
+
+
+class KernelClock(TorchDispatchMode):
+    """Adds up the time inside each operator's kernel."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls: dict[str, int] = defaultdict(int)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start = time.perf_counter()
+        out = func(*args, **(kwargs or {}))
+        synchronize(self.device)
+        name = str(func.overloadpacket)
+        self.seconds[name] += time.perf_counter() - start
+        self.calls[name] += 1
+        return out
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def gaze(model: AutoGaze, video: torch.Tensor, counts: list[int]) -> list[list[list[int]]]:
+    """The patches of each frame of each clip, by the engine."""
+    state = model.decoder.start(len(video), frames=FRAMES, max_gazes=max(counts))
+    clips = model.decoder.step(state, video, max_gazes_T=counts)
+    return [[frame.index_S.tolist() for frame in clip] for clip in clips]
+
+
+def measure(run: Callable[[], Any], repeats: int, device: torch.device) -> list[float]:
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    low, middle, high = np.percentile(times, [25, 50, 75])
+    return {"median_ms": middle, "quartile_low_ms": low, "quartile_high_ms": high, "fastest_ms": min(times)}
+
+
+def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, device: torch.device) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    clip = torch.randn(1, FRAMES, 3, model.input_px, model.input_px, generator=generator).to(device)
+    batch = clip.expand(16, -1, -1, -1, -1)
+    rows: dict[str, Any] = {"pattern": name, "gazes": sum(counts)}
+    runs: dict[str, Callable[[], Any]] = {"engine": lambda: gaze(model, clip, counts)}
+    if device.type == "cpu":
+        runs["published_loop"] = lambda: [published_gaze(model.gazing_model, clip[0], max_gazes=counts)]
+        first, second = runs["engine"](), runs["published_loop"]()
+        rows["same_gazes"] = first == second
+    for run in runs.values():
+        run()  # warm-up
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for label, run in runs.items():
+            times[label] += measure(run, 1, device)
+    rows |= {label: summary(values) for label, values in times.items()}
+    clock = KernelClock(device)
+    sums = []
+    for _ in range(max(3, repeats // 3)):
+        clock.seconds.clear()
+        with clock:
+            gaze(model, clip, counts)
+        sums.append(sum(clock.seconds.values()) * 1e3)
+    rows["kernels"] = summary(sums)
+    rows["kernels_by_operator_ms"] = {
+        op: round(seconds * 1e3, 2) for op, seconds in sorted(clock.seconds.items(), key=lambda item: -item[1])[:8]
+    }
+    rows["engine_over_kernels"] = rows["engine"]["median_ms"] / rows["kernels"]["median_ms"]
+    rows["batch_of_16"] = summary(measure(lambda: gaze(model, batch, counts), 3, device))
+    rows["batch_of_16"]["per_clip_ms"] = rows["batch_of_16"]["median_ms"] / 16
+    if "published_loop" in rows:
+        rows["published_over_engine"] = rows["published_loop"]["median_ms"] / rows["engine"]["median_ms"]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", nargs="?", help="default: random weights of the published shape")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+    model = AutoGaze.from_pretrained(options.checkpoint) if options.checkpoint else AutoGaze()
+    model = model.eval().to(device)
+    result = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": options.threads,
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+            "load_before": os.getloadavg()[0],
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "repeats": options.repeats,
+        "weights": options.checkpoint or "random, published shape",
+        "rows": [
+            compare(model, name, counts, options.repeats if name != "full" else 3, device)
+            for name, counts in PATTERNS.items()
+        ],
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
