@@ -36,11 +36,14 @@ FPS = 30
 def write_video(source: Path, path: Path, seconds: int) -> None:
     """A video of that length with the source's frames over and over."""
     with av.open(str(source)) as container:
-        frames = [frame.reformat(*SIZE, format="yuv420p") for frame, _ in zip(container.decode(video=0), range(60))]
+        frames = [
+            frame.reformat(*SIZE, format="yuv420p")
+            for frame, _ in zip(container.decode(video=0), range(60), strict=False)
+        ]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "30"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        for number, frame in zip(range(seconds * FPS), cycle(frames)):
+        for number, frame in zip(range(seconds * FPS), cycle(frames), strict=False):
             frame.pts = number
             frame.time_base = Fraction(1, FPS)
             container.mux(stream.encode(frame))
