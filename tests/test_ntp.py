@@ -40,9 +40,7 @@ def chosen(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 def on_all(log_probability: torch.Tensor, predicted: torch.Tensor, target: torch.Tensor) -> NTPLoss:
     everything = torch.ones(target.shape, dtype=torch.bool)
-    return ntp_loss(
-        log_probability, predicted, target_loss_BN=target, gaze_mask_BN=everything, loss_mask_BN=everything
-    )
+    return ntp_loss(log_probability, predicted, target_loss_BN=target, gaze_mask_BN=everything, loss_mask_BN=everything)
 
 
 def test_equals_cross_entropy_and_squared_error_without_padding() -> None:
@@ -55,9 +53,7 @@ def test_equals_cross_entropy_and_squared_error_without_padding() -> None:
 def test_clips_of_different_length_average_over_gazes() -> None:
     logits, label, predicted, target = problem()
     mask = torch.arange(7) < torch.tensor([[7], [2], [4]])
-    loss = ntp_loss(
-        chosen(logits, label), predicted, target_loss_BN=target, gaze_mask_BN=mask, loss_mask_BN=mask
-    )
+    loss = ntp_loss(chosen(logits, label), predicted, target_loss_BN=target, gaze_mask_BN=mask, loss_mask_BN=mask)
     torch.testing.assert_close(loss.gaze_B.mean(), F.cross_entropy(logits[mask], label[mask]))
     torch.testing.assert_close(loss.loss_B.mean(), F.mse_loss(predicted[mask], target[mask]))
 
