@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "autogaze"
 # that stand before it. A new module goes into the lowest layer that works. Names are relative to ``autogaze``.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Geometry and what everyone needs
-    ("errors", "extras", "grid"),
+    ("errors", "extras", "grid", "algorithms", "algorithms.ntp"),
     # Data
     ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils"),
     # Video in and out
@@ -45,9 +45,22 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # A source in, a gaze out
     ("loading", "names", "summary", "pipeline"),
     # Pictures and data sets
-    ("captions", "drawing", "overlay", "sheet", "visualize", "datasets", "datasets.video_utils"),
+    (
+        "captions",
+        "drawing",
+        "overlay",
+        "sheet",
+        "visualize",
+        "datasets",
+        "datasets.video_utils",
+        "datasets.labels",
+        "datasets.clips",
+        "datasets.stream",
+    ),
     # Results as files and as words
     ("files", "info", "checks", "terminal"),
+    # Training
+    ("training", "training.settings", "training.state", "training.pool", "training.ntp"),
     # Entry points
     ("cli",),
 )

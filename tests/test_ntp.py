@@ -90,5 +90,5 @@ def test_wrong_shapes_and_masks_are_refused() -> None:
     mask = torch.ones(3, 7, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"target_loss_BN must be \(3, 7\).*got \(3, 6\)"):
         ntp_loss(predicted, predicted, target_loss_BN=target[:, :6], gaze_mask_BN=mask, loss_mask_BN=mask)
-    with pytest.raises(ValueError, match="loss_mask_BN must be bool, got torch.float32"):
+    with pytest.raises(ValueError, match=r"loss_mask_BN must be bool, got torch\.float32"):
         ntp_loss(predicted, predicted, target_loss_BN=target, gaze_mask_BN=mask, loss_mask_BN=mask.float())

@@ -1,0 +1,1 @@
+"""Losses of the training stages, as pure functions of tensors."""

@@ -1,0 +1,130 @@
+"""Labels of clips: the gazes a greedy search on the canvas takes, with the exact loss after each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, PatchGrid
+from autogaze.selectors.base import max_patches
+from autogaze.selectors.cells import Pixels, Tiling
+from autogaze.selectors.distortion import LEVELS, HalfLevels, Scales, canvas_errors, loss
+from autogaze.selectors.greedy import Search
+
+# Shape letters: T frames, S pixels a side of a frame, N gazes.
+
+RELAX = 1.3
+"""How much a threshold is raised each time a clip has too many gazes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Label:
+    """What a gaze model is to learn about one clip. N gazes."""
+
+    gaze: Gaze
+    """The gazes; ``predicted_loss`` is the frame's exact mean absolute error after each, colours in 0…1."""
+    best: NDArray[np.bool_]
+    """(N,) whether the gaze was the best there was; false for slips, whose losses are true all the same."""
+    threshold: float
+    """The threshold at which frames ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRule:
+    """How a clip is labelled."""
+
+    threshold: float
+    """A frame ends once its mean absolute error is at or below this; every frame gets one gaze at least."""
+    max_ratio: float = 0.75
+    """Most gazes of a frame, as a share of its patches."""
+    max_gazes: int = 1024
+    """Most gazes of the clip; where the threshold takes more, it is raised until they suffice."""
+    slip: float = 0.0
+    """Share of gazes that are drawn in proportion to their gain instead of being the best. A model that saw perfect
+    gazes alone would not know how the picture looks after its own mistakes."""
+
+
+def label_clip(
+    rgb: Pixels, *, rule: LabelRule, grid: PatchGrid | None = None, rng: np.random.Generator | None = None
+) -> Label:
+    """Label one clip.
+
+    Args:
+        rgb: (T, S, S, 3) uint8 frames, S the side of the grid's finest scale.
+        rule: when frames end.
+        grid: the patches there are; None: the published ones.
+        rng: draws the slips.
+
+    Raises:
+        ValueError: the frames are of another shape, or slips are asked for without ``rng``.
+    """
+    if rule.slip and rng is None:
+        raise ValueError(f"a slip of {rule.slip} needs rng, a numpy.random.Generator")
+    grid = grid or PatchGrid()
+    side_px = grid.scales_px[-1]
+    if rgb.ndim != 4:
+        raise ValueError(f"a clip must be (T, {side_px}, {side_px}, 3) uint8, got {rgb.shape} {rgb.dtype}")
+    labeller = _Labeller(rgb, FrameLayout.tiled(grid, height_px=side_px, width_px=side_px), rule, rng)
+    threshold = rule.threshold
+    while True:
+        label = labeller.run(threshold)
+        if label.gaze.num_gazes <= max(rule.max_gazes, len(rgb)):
+            return label
+        threshold = max(threshold * RELAX, 1 / LEVELS)
+
+
+class _Labeller:
+    """One clip with what does not depend on the threshold."""
+
+    def __init__(self, rgb: Pixels, layout: FrameLayout, rule: LabelRule, rng: np.random.Generator | None) -> None:
+        self.layout, self.rule, self.rng = layout, rule, rng
+        self.tiling = Tiling(layout)
+        self.most = max_patches(rule.max_ratio, layout.num_patches)
+        self.tiles = [self.tiling.split(frame) for frame in rgb]
+        self.scales = [Scales.of(tiles, self.tiling, squared=False) for tiles in self.tiles]
+
+    def run(self, threshold: float) -> Label:
+        canvas: HalfLevels = np.full(self.tiling.tiles_shape, LEVELS // 2, np.int16)
+        counts, index, losses, best = [], [], [], []
+        for tiles, scales in zip(self.tiles, self.scales, strict=True):
+            errors = canvas_errors(tiles, canvas, self.tiling, squared=False)
+            search = Search(errors, scales.errors, self.tiling.cells)
+            taken: list[int] = []
+            while len(taken) < self.most and not (taken and self._loss(search) <= threshold):
+                patch, gain = search.best()
+                if gain <= 0:
+                    break
+                drawn = self._draw(search, patch)
+                search.take(drawn)
+                taken.append(drawn)
+                losses.append(self._loss(search))
+                best.append(drawn == patch)
+            self._paste(taken, scales, canvas)
+            counts.append(len(taken))
+            index += taken
+        gaze = Gaze(
+            index=np.array(index, np.int64),
+            count=np.array(counts, np.int64),
+            layout=self.layout,
+            predicted_loss=np.array(losses, np.float32),
+        )
+        return Label(gaze=gaze, best=np.array(best, bool), threshold=threshold)
+
+    def _loss(self, search: Search) -> float:
+        return loss(search.absolute, self.tiling.num_values)
+
+    def _draw(self, search: Search, best: int) -> int:
+        """The best patch or, by a slip, one drawn in proportion to what it gains."""
+        if self.rng is None or not self.rule.slip or self.rng.random() >= self.rule.slip:
+            return best
+        gain = search.gains[0].clip(min=0)
+        return int(self.rng.choice(len(gain), p=gain / gain.sum()))
+
+    def _paste(self, taken: list[int], scales: Scales, canvas: HalfLevels) -> None:
+        cells = self.tiling.cells
+        for patch in sorted(taken):  # coarse to fine: finer patches win
+            box = cells.box_of_patch_px[patch]
+            canvas[0][box] = scales.images[cells.scale_of_patch[patch]][0][box] * np.int16(2)

@@ -1,0 +1,245 @@
+"""Labelled clips in the order of their recipes, made by worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import queue
+import tempfile
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from zlib import crc32
+
+import numpy as np
+import torch
+
+from autogaze.datasets.clips import ClipRecipe, FootageCache, render
+from autogaze.datasets.labels import Label, label_clip
+from autogaze.errors import AutoGazeError, VideoError
+from autogaze.grid import PatchGrid
+from autogaze.selectors.cells import Pixels
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
+# Shape letters: T frames, S pixels a side of a frame.
+
+PATIENCE_SECONDS = 300.0
+"""How long the next clip is waited for before the workers are given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """What every clip of a stream looks like."""
+
+    grid: PatchGrid
+    """Patches of a frame; the finest scale is its side."""
+    frames: int
+    """T."""
+
+    @property
+    def side_px(self) -> int:
+        """S."""
+        return self.grid.scales_px[-1]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, S, S, 3)."""
+        return self.frames, self.side_px, self.side_px, 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledClip:
+    """A clip and what is to be learned about it."""
+
+    recipe: ClipRecipe
+    """How it was made."""
+    rgb: Pixels
+    """(T, S, S, 3); of a stream with workers only valid until the next clip is asked for."""
+    label: Label
+    """Its gazes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A recipe whose source cannot be read."""
+
+    recipe: ClipRecipe
+    """The recipe."""
+    message: str
+    """What is wrong."""
+
+
+class ClipMaker:
+    """Makes labelled clips, one after the other."""
+
+    def __init__(self, shape: ClipShape, *, cache_bytes: int) -> None:
+        self.shape = shape
+        self._cache = FootageCache(cache_bytes)
+
+    def make(self, recipe: ClipRecipe) -> LabelledClip | Unreadable:
+        """The clip of a recipe."""
+        try:
+            footage = self._cache.get(recipe.path)
+        except (VideoError, OSError) as error:
+            return Unreadable(recipe=recipe, message=str(error))
+        rgb = render(recipe, footage, frames=self.shape.frames, side_px=self.shape.side_px)
+        label = label_clip(rgb, rule=recipe.rule, grid=self.shape.grid, rng=recipe.rng(2))
+        return LabelledClip(recipe=recipe, rgb=rgb, label=label)
+
+
+class ClipStream:
+    """Iterates over the labelled clips of recipes, in their order; use it in a ``with`` block.
+
+    All clips of one source are made by the same worker, which keeps the decoded source. What comes out depends on
+    the recipes alone, not on the number of workers.
+    """
+
+    def __init__(
+        self,
+        recipes: Iterator[ClipRecipe],
+        shape: ClipShape,
+        *,
+        workers: int = 0,
+        ahead: int = 256,
+        cache_bytes: int = 2**31,
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            recipes: what to make; may be endless.
+            shape: of every clip.
+            workers: processes; 0 makes each clip when it is asked for.
+            ahead: clips made in advance, over all workers.
+            cache_bytes: decoded sources kept, over all workers.
+        """
+        self._recipes = recipes
+        self._pending: dict[int, tuple[int, Label | Unreadable]] = {}
+        self._order: list[tuple[int, ClipRecipe]] = []
+        self._ticket = itertools.count()
+        self._lent: int | None = None
+        self._maker = ClipMaker(shape, cache_bytes=cache_bytes)
+        self._processes: list[BaseProcess] = []
+        if not workers:
+            return
+        context = multiprocessing.get_context("spawn")  # a forked process must not inherit CUDA or threads
+        self._folder = tempfile.TemporaryDirectory(prefix="autogaze-clips-")
+        path = Path(self._folder.name) / "clips"
+        self._staging = np.memmap(path, np.uint8, "w+", shape=(ahead, *shape.shape))
+        self._results: Queue[tuple[int, int, Label | Unreadable]] = context.Queue()
+        self._tasks: list[Queue[_Task | None]] = [context.Queue() for _ in range(workers)]
+        for tasks in self._tasks:
+            arguments = (tasks, self._results, path, ahead, shape, cache_bytes // workers)
+            process = context.Process(target=_work, args=arguments, daemon=True)
+            process.start()
+            self._processes.append(process)
+        for slot in range(ahead):
+            self._submit(slot)
+
+    def __iter__(self) -> Iterator[LabelledClip | Unreadable]:
+        return self
+
+    def __next__(self) -> LabelledClip | Unreadable:
+        """The next clip, or why there is none for the next recipe.
+
+        Raises:
+            AutoGazeError: a worker died.
+        """
+        if not self._processes:
+            return self._maker.make(next(self._recipes))
+        if self._lent is not None:
+            self._submit(self._lent)
+            self._lent = None
+        if not self._order:
+            raise StopIteration
+        ticket, recipe = self._order.pop(0)
+        while ticket not in self._pending:
+            done, slot, result = self._wait()
+            self._pending[done] = (slot, result)
+        slot, result = self._pending.pop(ticket)
+        self._lent = slot
+        if isinstance(result, Unreadable):
+            return result
+        return LabelledClip(recipe=recipe, rgb=self._staging[slot], label=result)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the workers; nothing more comes."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+        if self._processes:
+            self._results.close()
+            for tasks in self._tasks:
+                tasks.cancel_join_thread()
+                tasks.close()
+            del self._staging
+            self._folder.cleanup()
+        self._processes, self._order, self._recipes = [], [], iter(())
+
+    def _submit(self, slot: int) -> None:
+        recipe = next(self._recipes, None)
+        if recipe is None:
+            return
+        ticket = next(self._ticket)
+        self._order.append((ticket, recipe))
+        # Not hash(): that differs from process to process, and so would the order of work.
+        worker = crc32(str(recipe.path).encode()) % len(self._tasks)
+        self._tasks[worker].put(_Task(ticket=ticket, slot=slot, recipe=recipe))
+
+    def _wait(self) -> tuple[int, int, Label | Unreadable]:
+        for _ in range(int(PATIENCE_SECONDS)):
+            try:
+                return self._results.get(timeout=1)
+            except queue.Empty:
+                dead = [process.exitcode for process in self._processes if not process.is_alive()]
+                if dead:
+                    raise AutoGazeError(
+                        f"a process that makes clips ended with code {dead[0]}; if memory ran out (-9), use fewer "
+                        f"workers or a smaller cache"
+                    ) from None
+        raise AutoGazeError(f"no clip came for {PATIENCE_SECONDS:.0f} s; is the machine overloaded?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    ticket: int
+    slot: int
+    recipe: ClipRecipe
+
+
+def _work(
+    tasks: Queue[_Task | None],
+    results: Queue[tuple[int, int, Label | Unreadable]],
+    path: Path,
+    slots: int,
+    shape: ClipShape,
+    cache_bytes: int,
+) -> None:
+    """A worker: pixels go into the shared file, the label through the queue."""
+    torch.set_num_threads(1)
+    staging = np.memmap(path, np.uint8, "r+", shape=(slots, *shape.shape))
+    maker = ClipMaker(shape, cache_bytes=cache_bytes)
+    while (task := tasks.get()) is not None:
+        try:
+            made = maker.make(task.recipe)
+        except Exception:  # tell the parent which recipe it was, then go on
+            made = Unreadable(recipe=task.recipe, message=traceback.format_exc())
+        if isinstance(made, LabelledClip):
+            staging[task.slot] = made.rgb
+            results.put((task.ticket, task.slot, made.label))
+        else:
+            results.put((task.ticket, task.slot, made))

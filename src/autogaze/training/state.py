@@ -1,0 +1,123 @@
+"""What a stopped run needs to go on: a folder of safetensors files that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from autogaze.archive import atomic_path
+from autogaze.errors import CheckpointError
+
+PROGRESS_NAME = "progress.json"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    seconds: float = 0.0
+    """Time spent training, over all sittings."""
+    clips: int = 0
+    """Clips that came into the pool so far."""
+    oldest_recipe: int = 0
+    """Number of the oldest recipe in the pool: where it starts to be filled again."""
+
+
+class Averaged:
+    """Exponential moving average of a model's weights, with a warm-up."""
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, *, step: int) -> None:
+        """Take the weights after ``step`` steps into account."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        now = model.state_dict()
+        torch._foreach_lerp_(list(self.weights.values()), [now[name] for name in self.weights], 1 - decay)
+
+
+def save_state(
+    folder: Path, *, model: nn.Module, averaged: Averaged, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Write everything into a new folder below ``folder`` and remove the older ones.
+
+    Four files of the size of the weights, and a small one that is written last and makes the folder count.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    moments: dict[str, dict[str, Tensor]] = {kind: {} for kind in _MOMENTS}
+    for parameter, values in optimizer.state.items():
+        for kind in _MOMENTS:
+            moments[kind][names[id(parameter)]] = values[kind]
+    new = folder / f"step-{progress.step:08d}"
+    if new.exists():
+        shutil.rmtree(new)
+    new.mkdir(parents=True)
+    for name, tensors in {"weights": model.state_dict(), "averaged": averaged.weights, **moments}.items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
+    with atomic_path(new / PROGRESS_NAME) as path:
+        path.write_text(json.dumps(asdict(progress)) + "\n", encoding="utf-8")
+    for old in _folders(folder):
+        if old != new:
+            shutil.rmtree(old)
+
+
+def load_state(
+    folder: str | os.PathLike[str], *, model: nn.Module, averaged: Averaged, optimizer: torch.optim.Optimizer
+) -> Progress | None:
+    """Read the newest complete state below ``folder`` into the objects given; None where there is none.
+
+    Raises:
+        CheckpointError: the state is damaged or of another model.
+    """
+    found = [path for path in _folders(Path(folder)) if (path / PROGRESS_NAME).is_file()]
+    if not found:
+        return None
+    newest = found[-1]
+    try:
+        model.load_state_dict(load_file(newest / "weights.safetensors"))
+        for name, value in load_file(newest / "averaged.safetensors").items():
+            averaged.weights[name].copy_(value)
+        moments = {kind: load_file(newest / f"{kind}.safetensors") for kind in _MOMENTS}
+        progress = Progress(**json.loads((newest / PROGRESS_NAME).read_text(encoding="utf-8")))
+        _load_moments(optimizer, model, moments, step=progress.step)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{newest} is damaged or of another model: {error}; remove it to start anew") from error
+    return progress
+
+
+def _load_moments(
+    optimizer: torch.optim.Optimizer, model: nn.Module, moments: dict[str, dict[str, Tensor]], *, step: int
+) -> None:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    state: dict[str, Any] = optimizer.state_dict()
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state["state"] = {
+        place: {
+            "step": torch.tensor(float(step)),
+            **{kind: moments[kind][names[id(parameter)]] for kind in _MOMENTS},
+        }
+        for place, parameter in enumerate(ordered)
+        if step
+    }
+    optimizer.load_state_dict(state)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
