@@ -68,11 +68,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name
+    "page", [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")], ids=lambda page: page.name
 )
 def test_python_prints_what_stands_below_it(page: Path, project: Path) -> None:
     space: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks(page.read_text()):
+    for block in blocks(page.read_text(encoding="utf-8")):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), space)
@@ -95,35 +95,35 @@ def commands(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_can_be_parsed(page: Path) -> None:
-    for line in commands(page.read_text()):
+    for line in commands(page.read_text(encoding="utf-8")):
         if line != "autogaze --version":
             cli._parse(shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize("command", [cli.GazeCommand, cli.InfoCommand, cli.ChecksCommand])
 def test_every_option_is_explained(command: type) -> None:
-    text = (ROOT / "docs" / "command-line.md").read_text()
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
     for field in fields(command):
         option = "--" + field.name.replace("_", "-")
         assert field.name in ("sources", "target") or f"`{option}" in text, option
 
 
 def test_every_public_name_is_explained() -> None:
-    text = (ROOT / "docs" / "api.md").read_text()
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     for name in autogaze.__all__:
         assert re.search(rf"\b{name}\b", text), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text()):
+    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text(encoding="utf-8")):
         target, _, anchor = "".join(link).partition("#")
         if target.startswith("http"):
             continue
         there = (page.parent / target).resolve() if target else page
         assert there.exists(), f"{page.name} links to {target}"
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", there.read_text(), re.M)
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.M)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{page.name} links to {target}#{anchor}"
 
