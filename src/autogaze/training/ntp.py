@@ -212,7 +212,11 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         total = terms.gaze + settings.loss_weight * terms.loss
         total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        head = self.model.gazing_model.gaze_decoder.task_loss_prediction_head
+        # The head's own gradient is hundreds of times larger, since losses are small: together it would drown the rest.
+        nn.utils.clip_grad_norm_(head.parameters(), settings.clip_norm)
+        others = (parameter for parameter in self.model.parameters() if parameter is not head.weight)
+        norm = nn.utils.clip_grad_norm_(others, settings.clip_norm)
         self.optimizer.step()
         self.step += 1
         self.averaged.update(self.model, step=self.step)

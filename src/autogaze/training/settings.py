@@ -55,12 +55,12 @@ class NTPSettings:
     """Learning rate at the end."""
     warmup_steps: int = 200
     """Steps until the learning rate is at its peak."""
-    loss_head_lr: float = 0.1
+    loss_head_lr: float = 0.03
     """Learning rate of the loss head, as a share: it speaks of hundredths, and each of its weights of all of them."""
     weight_decay: float = 0.02
     """Of matrices and kernels; vectors have none."""
     clip_norm: float = 1.0
-    """Gradients longer than this are shortened to it."""
+    """Gradients longer than this are shortened to it, those of the loss head by themselves."""
     average: float = 0.999
     """Decay of the averaged weights, which become the checkpoint."""
     loss_weight: float = 1.0
