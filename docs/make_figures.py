@@ -30,7 +30,8 @@ def replenish(data: dict[str, Any]) -> str:
         "| selection | kept | PSNR | mean error | time a clip |",
         "|:--|--:|--:|--:|--:|",
     ]
-    for row in data["rows"]:
+    rows = {row["selection"]: row for row in data["rows"]}
+    for row in [rows[selection] for selection in SHOWN if selection in rows]:
         name = re.sub(
             r"^(threshold|ratio) ([\d.]+)", lambda found: f"`{found[1]}={float(found[2]):g}`", row["selection"]
         )
