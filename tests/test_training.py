@@ -166,7 +166,7 @@ def test_only_unreadable_videos_end_the_run(tmp_path: Path, footage: Path) -> No
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "broken.mp4").write_bytes(b"no video")
-    with pytest.raises(TrainingError, match=r"none of 200 clips.*broken\.mp4"):
+    with pytest.raises(TrainingError, match=r"none of 100 clips.*broken\.mp4"):
         Run(settings(footage, tmp_path / "out", videos=folder, images=None)).train()
 
 

@@ -28,7 +28,7 @@ from autogaze.training.state import Averaged, Progress, load_state, save_state
 
 LOG = logging.getLogger(__name__)
 VALIDATION_BATCH = 16
-MAX_UNREADABLE = 200
+MAX_UNREADABLE = 100
 """So many recipes in a row without a clip end a run."""
 
 
@@ -181,8 +181,13 @@ class Run:
             TrainingError: a loss is not a number; the last state and checkpoint stay as they are.
         """
         settings = self.settings
-        options = {"workers": settings.num_workers(), "ahead": min(512, 4 * settings.batch)}
-        with ClipStream(self.recipes(), self.shape, **options) as stream:
+        with ClipStream(
+            self.recipes(),
+            self.shape,
+            workers=settings.num_workers(),
+            ahead=min(512, 4 * settings.batch),
+            cache_bytes=int(settings.cache_gb * 1e9),
+        ) as stream:
             self._read_validation(stream)
             self._fill(stream, self._before.clips)
             self.log("start", settings={name: str(value) for name, value in asdict(settings).items()})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autogaze.datasets.labels import Label
@@ -47,9 +49,7 @@ def collate(rgb_BTSSC: Tensor, labels: Sequence[Label]) -> Batch:
         slot = first_T[label.gaze.frame] + label.gaze.order
         index[b, slot], kept[b, slot], best[b, slot] = label.gaze.index, True, label.best
         loss[b, slot] = label.gaze.predicted_loss
-    index_BN, kept_BN, best_BN, loss_BN = (
-        torch.from_numpy(array).to(rgb_BTSSC.device, non_blocking=True) for array in (index, kept, best, loss)
-    )
+    index_BN, kept_BN, best_BN, loss_BN = (_to_device(a, rgb_BTSSC.device) for a in (index, kept, best, loss))
     return Batch(
         rgb_BTSSC=rgb_BTSSC,
         index_BN=index_BN,
@@ -92,7 +92,7 @@ class ClipPool:
     def add(self, clip: LabelledClip) -> None:
         """Put a clip into the pool, in place of the oldest if it is full."""
         slot = self.added % self.size
-        self._rgb[slot] = torch.from_numpy(np.asarray(clip.rgb)).to(self._rgb.device)
+        self._rgb[slot] = _to_device(clip.rgb, self._rgb.device)
         self._labels[slot], self._recipes[slot] = clip.label, clip.recipe.number
         self.added += 1
 
@@ -106,8 +106,9 @@ class ClipPool:
             raise ValueError("the pool is empty; add clips first")
         # By age, so that a pool filled again after a stop draws the same clips.
         age = rng.choice(len(self), size, replace=size > len(self))
-        slots = [int(slot) for slot in (self.added - 1 - age) % self.size]
-        batch = collate(self._rgb[slots], [self._labels[slot] for slot in slots])
+        slots = (self.added - 1 - age) % self.size
+        rgb_BTSSC = self._rgb[_to_device(slots, self._rgb.device)]
+        batch = collate(rgb_BTSSC, [self._labels[slot] for slot in slots.tolist()])
         return self._mirrored(batch) if rng.random() < 0.5 else batch
 
     def _mirrored(self, batch: Batch) -> Batch:
@@ -120,6 +121,12 @@ class ClipPool:
             loss_BN=batch.loss_BN,
             count_T=batch.count_T,
         )
+
+
+def _to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(np.asarray(array))
+    # From ordinary memory a copy would wait for all the work that the GPU still has to do.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def mirrored(grid: PatchGrid) -> Indices:

@@ -74,6 +74,8 @@ class NTPSettings:
     """Seed of weights, clips and batches."""
     workers: int | None = None
     """Processes that make clips; None: one for each core but one; 0: none, which is slow."""
+    cache_gb: float = 4.0
+    """Decoded sources kept in memory over all processes; a minute of video at 25 frames a second takes 0.5."""
     device: str | None = None
     """None: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
