@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -247,6 +248,22 @@ class TestModernCall:
         assert gaze.count.tolist() == [5] * 8
         assert np.isfinite(gaze.probability).all()
 
+    def test_read_only_and_reversed_arrays(self, model):
+        video = frames()
+        locked = video.copy()
+        locked.flags.writeable = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert model.gaze(locked, ratio=0.2).equals(model.gaze(video, ratio=0.2))
+            assert model.gaze(video[:, ::-1], ratio=0.2).equals(model.gaze(video[:, ::-1].copy(), ratio=0.2))
+
+    def test_published_shorthands(self, model):
+        assert model.scales == [32, 64]
+        assert model.num_vision_tokens_each_frame == 20
+        assert model.num_vision_tokens_each_scale_each_frame == [4, 16]
+        assert model.frame_sampling_rate == 1
+        assert model.attn_mode == "sdpa"
+
 
 class TestScore:
     def test_scores_are_the_decoders_probabilities(self, model):
@@ -478,6 +495,16 @@ class TestSelector:
         layout = FrameLayout.tiled(PatchGrid(), height_px=64, width_px=64)
         with pytest.raises(ValueError, match="the layout is of"):
             AutoGazeSelector(model).open(layout, Budget(ratio=0.1))
+
+    def test_a_frame_of_another_size_is_refused_and_forgotten(self, model):
+        video = frames(6)
+        layout = FrameLayout.tiled(model.grid, height_px=64, width_px=64)
+        session = AutoGazeSelector(model).open(layout, Budget(ratio=0.5))
+        first = session.step(Frames.from_rgb(video[:3]))
+        with pytest.raises(ValueError, match="frames must be 64 × 64 px, got 32 × 64"):
+            session.step(Frames.from_rgb(video[:1, :32]))
+        joined = Gaze.concatenate([first, session.step(Frames.from_rgb(video[3:]))])
+        assert np.array_equal(joined.index, model.gaze(video, ratio=0.5).index)
 
     def test_an_illegal_tile_batch(self, model):
         with pytest.raises(ValueError, match="tile_batch must be at least 1"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -144,7 +144,7 @@ class ContainerSource:
             return first
         return next(self._frames, None)
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Generator[av.VideoFrame]:
         return _recovering(self._container, self._stream, self._decoder, self._damage)
 
     def _decodes_in_order(self) -> bool:
@@ -263,7 +263,7 @@ def _decoder(stream: VideoStream, location: str, *, motion_vectors: bool) -> Vid
 
 def _recovering(
     container: InputContainer, stream: VideoStream, decoder: VideoCodecContext, damage: Damage
-) -> Iterator[av.VideoFrame]:
+) -> Generator[av.VideoFrame]:
     """Every frame that can be decoded, past packets that cannot."""
     for packet in _packets(container, stream, damage):
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -116,7 +117,7 @@ class FrameConverter:
         orientation = Orientation.of(frame)
         height_px, width_px = orientation.shape_px(self.height_px, self.width_px)
         alpha = frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
-        picture = self._reformatter.reformat(
+        picture: NDArray[Any] = self._reformatter.reformat(
             frame, width=width_px, height=height_px, format="rgba" if alpha else "rgb24"
         ).to_ndarray()
         return orientation.turn(over_black(picture) if alpha else picture)
@@ -133,5 +134,6 @@ class FrameConverter:
 def _side_data(frame: av.VideoFrame, kind: str) -> SideData | None:
     # frame.side_data would tie each frame into a reference cycle, and dead frames would fill memory until they are
     # found by the garbage collector.
-    container: Mapping[str, SideData] = SideDataContainer(frame)
-    return container.get(kind)
+    # Its stub leaves the argument out.
+    container = cast("Callable[[av.VideoFrame], Mapping[str, SideData]]", SideDataContainer)
+    return container(frame).get(kind)

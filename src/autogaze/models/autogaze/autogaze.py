@@ -22,7 +22,7 @@ from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.models.autogaze import checkpoint
 from autogaze.models.autogaze.budgets import draw_budget
 from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig, Positions
-from autogaze.models.autogaze.decoding import ClipDecoder, fit, to_gaze
+from autogaze.models.autogaze.decoding import ClipDecoder, as_tensor, fit, to_gaze
 from autogaze.models.autogaze.modeling_autogaze import GazeModel, TeacherForcing
 from autogaze.models.autogaze.published import PublishedCall
 from autogaze.packing import pack
@@ -117,6 +117,31 @@ class AutoGaze(nn.Module):
         return self.gazing_model.connector.pos_embed.dtype
 
     @property
+    def scales(self) -> list[int]:
+        """Published name: the scales in pixels, ascending."""
+        return list(self.config.scales_px)
+
+    @property
+    def num_vision_tokens_each_frame(self) -> int:
+        """Published name: patches of one frame over all scales."""
+        return self.grid.num_patches
+
+    @property
+    def num_vision_tokens_each_scale_each_frame(self) -> list[int]:
+        """Published name: patches of one frame at each scale."""
+        return list(self.grid.patches_per_scale)
+
+    @property
+    def frame_sampling_rate(self) -> int:
+        """Published name: frames for each one gazed at, always 1."""
+        return self.config.gaze_model_config.vision_model_config.temporal_patch_size
+
+    @property
+    def attn_mode(self) -> str:
+        """Published name: what the configuration says of attention; kept for readers, chosen by the device here."""
+        return str(self.config.extra.get("attn_mode", "sdpa"))
+
+    @property
     def input_px(self) -> int:
         """S: side of the frames the encoder reads."""
         return self.config.gaze_model_config.input_img_size
@@ -131,7 +156,7 @@ class AutoGaze(nn.Module):
         Raises:
             ValueError: the frames are not uint8 with colours last.
         """
-        frames = torch.as_tensor(frames)
+        frames = as_tensor(frames)
         if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
             raise ValueError(f"frames must be (..., H, W, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
         # On the device in fp32: a half-precision model must not see more rounding than it makes itself.
@@ -150,7 +175,7 @@ class AutoGaze(nn.Module):
     ) -> Gaze:
         """Gaze at one clip; see :meth:`gaze_batch`. ``video`` is (T, H, W, 3) uint8 or normalised (T, 3, H, W)."""
         return self.gaze_batch(
-            torch.as_tensor(video)[None],
+            as_tensor(video)[None],
             ratio=ratio,
             threshold=threshold,
             temperature=temperature,
@@ -184,7 +209,7 @@ class AutoGaze(nn.Module):
             ValueError: the videos are of another shape or type.
             BudgetError: a ratio or threshold is not legal.
         """
-        pixels, layout = self._pixels(torch.as_tensor(videos))
+        pixels, layout = self._pixels(as_tensor(videos))
         budget = self.budget(ratio, threshold, frames=pixels.shape[1])
         sampler = self._sampler(len(pixels), temperature, generator)
         frames: list[list[FrameGaze]] = [[] for _ in pixels]
@@ -210,7 +235,7 @@ class AutoGaze(nn.Module):
         Raises:
             ValueError: video and gazes do not belong together.
         """
-        video, _ = self._pixels(torch.as_tensor(video))
+        video, _ = self._pixels(as_tensor(video))
         if len(gazes) != len(video) or any(len(gaze) != video.shape[1] for gaze in gazes):
             raise ValueError(f"need one gaze of {video.shape[1]} frames for each of {len(video)} clips")
         packed = pack(gazes, device=self.device)

@@ -86,6 +86,11 @@ class ClipDecoder:
         return [list(clip) for clip in zip(*frames, strict=True)]
 
 
+def as_tensor(array: NDArray[Any] | Tensor) -> Tensor:
+    """A tensor of the same values; read-only and reversed arrays are copied, as torch has no such tensors."""
+    return torch.from_numpy(np.require(array, requirements="CW")) if isinstance(array, np.ndarray) else array
+
+
 def fit(video: Tensor, side_px: int) -> Tensor:
     """Normalised (…, 3, H, W) frames brought to (…, 3, S, S) as the published model does it: bicubic, no antialias."""
     if video.shape[-2:] == (side_px, side_px):

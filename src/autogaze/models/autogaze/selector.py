@@ -128,6 +128,9 @@ class AutoGazeSession:
         Raises:
             ValueError: the frames are not of the session's height and width.
         """
+        size = (self.layout.height_px, self.layout.width_px)
+        if (frames.height_px, frames.width_px) != size:
+            raise ValueError(f"frames must be {size[0]} × {size[1]} px, got {frames.height_px} × {frames.width_px}")
         longest = self._selector.model.config.max_num_frames
         parts = []
         for part, position in clips(frames, start=self._frames_seen, clip_frames=longest):
