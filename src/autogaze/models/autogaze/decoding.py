@@ -88,7 +88,7 @@ class ClipDecoder:
 
 def as_tensor(array: NDArray[Any] | Tensor) -> Tensor:
     """A tensor of the same values; read-only and reversed arrays are copied, as torch has no such tensors."""
-    return torch.from_numpy(np.require(array, requirements="CW")) if isinstance(array, np.ndarray) else array
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])) if isinstance(array, np.ndarray) else array
 
 
 def fit(video: Tensor, side_px: int) -> Tensor:
