@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from autogaze.datasets.stream import ClipShape, LabelledClip
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.autogaze import AutoGaze
+from autogaze.selectors.base import Budget
 from autogaze.training.ntp import Run, score
 from autogaze.training.pool import ClipPool, collate, mirrored
 from autogaze.training.settings import NTPSettings, TrainingError
@@ -114,6 +115,18 @@ def test_four_steps_are_two_and_two(footage: Path, tmp_path: Path, pool: int) ->
         assert [e[name] for e in events(tmp_path / "whole", "step")] == [
             e[name] for e in events(tmp_path / "parts", "step")
         ]
+
+
+def test_fresh_models_have_the_published_shape_and_stop_at_losses_of_the_labels(footage: Path, tmp_path: Path) -> None:
+    models = [Run(settings(footage, tmp_path, init=None, seed=seed)).model for seed in (0, 0, 1)]
+    assert sum(parameter.numel() for parameter in models[0].parameters()) == 3_258_240
+    first, same, other = (model.gazing_model.connector.pos_embed for model in models)
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert models[0].budget(None, None, frames=16) == Budget(ratio=0.75, threshold=0.025)
+    models[0].save_pretrained(tmp_path / "fresh")
+    loaded = AutoGaze.from_pretrained(tmp_path / "fresh")
+    assert loaded.config.positions == "true"
+    assert loaded.budget(None, None, frames=16) == Budget(ratio=0.75, threshold=0.025)
 
 
 def test_a_finished_run_does_nothing_more(footage: Path, tmp_path: Path) -> None:

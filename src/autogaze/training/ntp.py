@@ -22,11 +22,21 @@ from autogaze.algorithms.ntp import ntp_loss
 from autogaze.datasets.clips import ClipMix, ClipRecipe, find_images, find_videos, validation_recipes
 from autogaze.datasets.stream import ClipShape, ClipStream, LabelledClip, Unreadable
 from autogaze.models.autogaze.autogaze import AutoGaze
+from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig
 from autogaze.training.pool import Batch, ClipPool, collate
 from autogaze.training.settings import NTPSettings, TrainingError
 from autogaze.training.state import Averaged, Progress, load_state, save_state
 
 LOG = logging.getLogger(__name__)
+FRESH = AutoGazeConfig(
+    gazing_ratio_config={"sample_strategy_during_inference": "fixed", "fixed": {"gazing_ratio": 0.75}},
+    has_task_loss_requirement_during_inference=True,
+    task_loss_requirement_config={
+        "sample_strategy_during_inference": "fixed",
+        "fixed": {"task_loss_requirement": 0.025},
+    },
+)
+"""The published shape, and limits in the unit of the labels for callers who name none."""
 VALIDATION_BATCH = 16
 MAX_UNREADABLE = 100
 """So many recipes in a row without a clip end a run."""
@@ -286,7 +296,7 @@ class Run:
 def _fresh_model(settings: NTPSettings) -> AutoGaze:
     if settings.init is not None:
         return AutoGaze.from_pretrained(settings.init)
-    model = AutoGaze()
+    model = AutoGaze(FRESH)
     model.gazing_model.init_weights(torch.Generator().manual_seed(settings.seed))
     # Losses are a few hundredths: a head that starts at random would drown the gazes for the first steps.
     nn.init.zeros_(model.gazing_model.gaze_decoder.task_loss_prediction_head.weight)
