@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Results as files and as words
     ("files", "info", "checks", "terminal"),
     # Training
-    ("training", "training.settings", "training.state", "training.pool", "training.ntp"),
+    ("training", "training.settings", "training.state", "training.pool", "training.objective", "training.ntp"),
     # Entry points
     ("cli",),
 )

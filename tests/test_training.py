@@ -19,7 +19,8 @@ from autogaze.datasets.stream import ClipShape, LabelledClip
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.selectors.base import Budget
-from autogaze.training.ntp import Run, score
+from autogaze.training.ntp import Run
+from autogaze.training.objective import score
 from autogaze.training.pool import ClipPool, collate, mirrored
 from autogaze.training.settings import NTPSettings, TrainingError
 from make_video import moving_frames, write_video
@@ -195,6 +196,17 @@ def test_the_loss_is_scored_relative_to_what_it_is(footage: Path, tmp_path: Path
     terms = score(model, batch, chosen)
     torch.testing.assert_close(terms.loss, relative.square().mean())
     torch.testing.assert_close(terms.loss_bias, -relative.mean())
+
+
+def test_slips_are_read_but_not_learned(footage: Path, tmp_path: Path) -> None:
+    model = AutoGaze.from_pretrained(footage / "init")
+    (clip,) = small_clips(1)
+    rgb = torch.from_numpy(clip.rgb)[None]
+    best = np.arange(clip.label.gaze.num_gazes) % 3 > 0
+    batch = collate(rgb, [replace(clip.label, best=best)])
+    scored = model.score(rgb, [clip.label.gaze])
+    terms = score(model, batch, settings(footage, tmp_path))
+    torch.testing.assert_close(terms.gaze, -scored.log_probability_BN[0, torch.from_numpy(best)].mean())
 
 
 def test_learning_rate_warms_up_and_decays_to_its_end(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def ntp_loss(
             raise ValueError(f"{name} must be {tuple(shape)} like log_probability_BN, got {tuple(tensor.shape)}")
         if "mask" in name and tensor.dtype != torch.bool:
             raise ValueError(f"{name} must be bool, got {tensor.dtype}; compare it with a number first")
-    error_BN = (predicted_loss_BN - target_loss_BN.nan_to_num()).masked_fill(~loss_mask_BN, 0)
+    error_BN = (predicted_loss_BN - target_loss_BN).masked_fill(~loss_mask_BN, 0)
     return NTPLoss(
         gaze_B=_per_clip(-log_probability_BN.masked_fill(~gaze_mask_BN, 0), gaze_mask_BN),
         loss_B=_per_clip(error_BN.square(), loss_mask_BN),

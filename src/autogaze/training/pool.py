@@ -104,9 +104,7 @@ class ClipPool:
         """
         if not self._labels:
             raise ValueError("the pool is empty; add clips first")
-        # By age, so that a pool filled again after a stop draws the same clips.
-        age = rng.choice(len(self), size, replace=size > len(self))
-        slots = (self.added - 1 - age) % self.size
+        slots = rng.choice(len(self), size, replace=size > len(self))
         rgb_BTSSC = self._rgb[_to_device(slots, self._rgb.device)]
         batch = collate(rgb_BTSSC, [self._labels[slot] for slot in slots.tolist()])
         return self._mirrored(batch) if rng.random() < 0.5 else batch
