@@ -13,7 +13,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -125,6 +124,7 @@ class ClipStream:
         self._lent: int | None = None
         self._maker = ClipMaker(shape, cache_bytes=cache_bytes)
         self._processes: list[BaseProcess] = []
+        self._worker_of: dict[Path, int] = {}
         if not workers:
             return
         context = multiprocessing.get_context("spawn")  # a forked process must not inherit CUDA or threads
@@ -196,8 +196,7 @@ class ClipStream:
             return
         ticket = next(self._ticket)
         self._order.append((ticket, recipe))
-        # Not hash(): that differs from process to process, and so would the order of work.
-        worker = crc32(str(recipe.path).encode()) % len(self._tasks)
+        worker = self._worker_of.setdefault(recipe.path, len(self._worker_of) % len(self._tasks))
         self._tasks[worker].put(_Task(ticket=ticket, slot=slot, recipe=recipe))
 
     def _wait(self) -> tuple[int, int, Label | Unreadable]:
