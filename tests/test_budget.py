@@ -6,13 +6,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autogaze.errors import AutoGazeError, BudgetError
 from autogaze.extras import require
 from autogaze.frames import Frames
-from autogaze.selectors.base import CLIP_FRAMES, Budget, clips, max_patches
+from autogaze.selectors.base import CLIP_FRAMES, Budget, as_limit, clips, max_patches
 
 
 @pytest.mark.parametrize(
@@ -50,14 +51,46 @@ def test_one_ratio_or_one_for_each_frame():
 
 
 @pytest.mark.parametrize(
+    ("given_as", "limit"),
+    [
+        (None, None),
+        (1, 1.0),
+        (np.float32(0.5), 0.5),
+        (np.int64(1), 1.0),
+        (np.array(0.5), 0.5),
+        (torch.tensor(0.5), 0.5),
+        (torch.nn.Parameter(torch.tensor([0.5])), 0.5),
+        ([0.25], 0.25),
+        (Fraction(1, 2), 0.5),
+        ([0.5, np.float32(0.25), torch.tensor(1)], (0.5, 0.25, 1.0)),
+        (np.array([0.5, 0.25]), (0.5, 0.25)),
+        (torch.tensor([0.5, 0.25]), (0.5, 0.25)),
+    ],
+)
+def test_numbers_of_any_library_are_limits(given_as: object, limit: float | tuple[float, ...] | None):
+    plain = as_limit(given_as)
+    assert plain == limit
+    assert all(
+        type(number) is float for number in (plain if isinstance(plain, tuple) else (plain,)) if number is not None
+    )
+    assert Budget(ratio=given_as).ratio == limit
+    if not isinstance(limit, tuple):
+        budget = Budget(threshold=given_as, psnr_db=given_as)
+        assert budget.threshold == budget.psnr_db == limit
+
+
+@pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"ratio": 0}, "ratio must be above 0 and at most 1, got 0; 0.1 keeps"),
+        ({"ratio": 0}, "ratio must be above 0 and at most 1, got 0.0; 0.1 keeps"),
         ({"ratio": -1}, "got -1"),
         ({"ratio": 7}, "got 7"),
         ({"ratio": math.nan}, "got nan"),
         ({"ratio": math.inf}, "got inf"),
-        ({"ratio": "0.1"}, "ratio must be"),
+        ({"ratio": "0.1"}, "ratio must be a number, got '0.1'"),
+        ({"ratio": ["0.1", "0.2"]}, "ratio must hold one number for each frame of a clip, got '0.1'"),
+        ({"ratio": np.full((2, 2), 0.1)}, "ratio must hold one number for each frame"),
+        ({"threshold": (0.1, 0.2)}, "threshold must be a finite number, got"),
         ({"ratio": (0.1, 0.0)}, "got 0.0"),
         ({"ratio": (0.1, None)}, "got None"),
         ({"ratio": ()}, "one number for each frame of a clip, got none"),

@@ -16,7 +16,7 @@ from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
 from autogaze.loading import DEFAULT_MODEL, Model, checkpoint_path, load_selector
 from autogaze.sampling import Sampling
-from autogaze.selectors.base import Budget, Selector
+from autogaze.selectors.base import Budget, Selector, as_limit
 from autogaze.streaming import GazeSession
 from autogaze.summary import Settings, fingerprint
 from autogaze.video import VideoReader, VideoSource, open_video
@@ -105,7 +105,7 @@ def make_recipe(
     if mode not in ("tiles", "resize"):
         raise ValueError(f'mode must be "tiles" or "resize", got {mode!r}')
     sampling = Sampling(stride=stride, fps=fps, count=frames)
-    budget = Budget(ratio=_plain_ratio(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
+    budget = Budget(ratio=as_limit(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
     selector = load_selector(model, device=device)
     if ratio is None and threshold is None and psnr_db is None:
         # "clip" alone is not a limit: it says how the default one is spread.
@@ -122,7 +122,7 @@ def make_recipe(
         settings=Settings(
             model=named,
             model_fingerprint=model_fingerprint,
-            ratio=_plain_ratio(budget.ratio),
+            ratio=as_limit(budget.ratio),
             threshold=budget.threshold,
             psnr_db=budget.psnr_db,
             per=budget.per,
@@ -315,10 +315,3 @@ def _identity(model: Model, selector: Selector) -> tuple[str, str | None]:
     name = os.fspath(model)
     checkpoint = checkpoint_path(name)
     return name, None if checkpoint is None else fingerprint(checkpoint)
-
-
-def _plain_ratio(ratio: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
-    if ratio is None or isinstance(ratio, (int, float)):
-        return ratio
-    ratios = tuple(float(value) for value in ratio)
-    return ratios[0] if len(ratios) == 1 else ratios

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from autogaze.errors import BudgetError
 from autogaze.frames import Frames
@@ -35,15 +35,13 @@ class Budget:
     """Whether ``ratio`` limits every frame, or a clip of 16 frames whose frames share what it allows."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.ratio, Sequence):
-            object.__setattr__(self, "ratio", tuple(self.ratio))
-            if not self.ratio:
-                raise BudgetError("ratio must be a number or name one number for each frame of a clip, got none")
+        for name in ("ratio", "threshold", "psnr_db"):
+            object.__setattr__(self, name, as_limit(getattr(self, name), name=name))
         for ratio in self.ratios():
-            if not (_is_number(ratio) and 0 < ratio <= 1):  # NaN is not > 0
+            if not 0 < ratio <= 1:  # NaN is not > 0
                 raise BudgetError(f"ratio must be above 0 and at most 1, got {ratio!r}; 0.1 keeps at most a tenth")
         for name, limit in (("threshold", self.threshold), ("psnr_db", self.psnr_db)):
-            if limit is not None and not (_is_number(limit) and math.isfinite(limit)):
+            if isinstance(limit, tuple) or (limit is not None and not math.isfinite(limit)):
                 raise BudgetError(f"{name} must be a finite number, got {limit!r}")
         if self.per not in ("frame", "clip"):
             raise BudgetError(f'per must be "frame" or "clip", got {self.per!r}')
@@ -75,8 +73,34 @@ class Budget:
         return max_patches(ratios[frame_of_clip], num_patches)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real)
+def as_limit(value: object, *, name: str = "ratio") -> float | tuple[float, ...] | None:
+    """A limit as plain numbers, whatever library they came from; ``name`` is what an error calls it.
+
+    A number, or an array or tensor that holds one, becomes a float; a list, or a (T,) array or tensor, a tuple of
+    floats, or a float where it holds one alone; None stays None. Whether a number is in range is not looked at.
+
+    Raises:
+        BudgetError: it is none of these, or holds nothing.
+    """
+    if value is None:
+        return None
+    plain = _plain(value)
+    if isinstance(plain, Real):
+        return float(plain)
+    if not isinstance(plain, Sequence) or isinstance(plain, (str, bytes)):
+        raise BudgetError(f"{name} must be a {'' if name == 'ratio' else 'finite '}number, got {value!r}")
+    if not plain:
+        raise BudgetError(f"{name} must be a number or name one number for each frame of a clip, got none")
+    numbers = [_plain(number) for number in plain]
+    for number in numbers:
+        if not isinstance(number, Real):
+            raise BudgetError(f"{name} must hold one number for each frame of a clip, got {number!r}")
+    return float(numbers[0]) if len(numbers) == 1 else tuple(map(float, numbers))
+
+
+def _plain(value: object) -> Any:
+    """What an array, a tensor or one of their scalars holds, as Python's own numbers and lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def max_patches(ratio: float, num_patches: int) -> int:
