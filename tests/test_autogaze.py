@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
-from autogaze.models.autogaze.checkpoint import HubOptions
 from autogaze.models.autogaze.selector import AutoGazeSelector
 from autogaze.selectors.base import Budget
 from autogaze.tiling import split
@@ -106,6 +106,15 @@ class TestCheckpoints:
             ({"scales": "32+48"}, "finest scale"),
             ({"scales": "48+64"}, "vocab_size must be"),
             ({"scales": "a+b"}, "not a AutoGazeConfig"),
+            ({"scales": 7}, "scales must be text"),
+            ({"gaze_model_config": None}, "gaze_model_config must be an object"),
+            ({"gaze_model_config": {"input_img_size": "64"}}, "input_img_size must be a whole number above 0"),
+            ({"gaze_model_config": {"vision_model_config": {"kernel_size": 0}}}, "kernel_size must be a whole number"),
+            (
+                {"gaze_model_config": {"gaze_decoder_config": {"rope_theta": "x"}}},
+                "rope_theta must be a number above 0",
+            ),
+            ({"gaze_model_config": {"gaze_decoder_config": {"rope_scaling": "x"}}}, "rope_scaling must be an object"),
             ({"positions": "wrong"}, "positions must be"),
             ({"max_num_frames": 0}, "max_num_frames"),
         ],
@@ -116,7 +125,18 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match=message):
             AutoGaze.from_pretrained(folder)
 
-    @pytest.mark.parametrize("text", ["[]", "{}", '{"model_type": "llama"}'])
+    def test_a_network_too_large_to_build(self, folder):
+        data = json.loads((folder / "config.json").read_text())
+        data["gaze_model_config"]["gaze_decoder_config"]["intermediate_size"] = 10**14
+        (folder / "config.json").write_text(json.dumps(data))
+        with pytest.raises(CheckpointError, match="no network that can be built"):
+            AutoGaze.from_pretrained(folder)
+
+    def test_reference_positions_need_as_many_tokens_as_a_group(self):
+        with pytest.raises(ValueError, match='"reference" need at least 40 visual tokens'):
+            replace(small_config(group_size=40), positions="reference")
+
+    @pytest.mark.parametrize("text", ["[]", "{}", '{"model_type": "llama"}', "[" * 100_000])
     def test_a_foreign_config(self, folder, text):
         (folder / "config.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"config\.json"):
@@ -129,7 +149,7 @@ class TestCheckpoints:
 
     def test_a_hub_id_that_was_never_fetched(self, tmp_path):
         with pytest.raises(CheckpointError, match="cannot get owner/name from the hub"):
-            AutoGaze.from_pretrained("owner/name", hub=HubOptions(local_files_only=True, cache_dir=str(tmp_path)))
+            AutoGaze.from_pretrained("owner/name", local_files_only=True, cache_dir=str(tmp_path))
 
     def test_a_file_that_is_no_checkpoint(self, tmp_path):
         (tmp_path / "model.bin").write_bytes(b"x")
@@ -184,6 +204,29 @@ class TestModernCall:
     def test_without_limits_the_config_decides(self, model):
         assert model.gaze(frames()).count.tolist() == [10] * 8  # its fixed ratio is one half
 
+    def test_greedy_gazing_draws_nothing(self, model):
+        state = torch.get_rng_state()
+        model.gaze(frames(2))
+        model.gaze(frames(2), ratio=0.1)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    @pytest.mark.parametrize("ratio", [np.float32(0.2), np.float64(0.2), torch.tensor(0.2), [0.2] * 8, np.full(8, 0.2)])
+    def test_numbers_of_any_library(self, model, ratio):
+        assert model.gaze(frames(), ratio=ratio).count.tolist() == [4] * 8
+
+    @pytest.mark.parametrize("optimizer", [torch.optim.SGD, partial(torch.optim.AdamW, fused=True)])
+    def test_weights_changed_behind_versions_back_are_seen(self, optimizer):
+        model = AutoGaze(small_config()).eval()
+        gaze = model.gaze(frames(2), ratio=0.5)
+        steps = optimizer(model.parameters(), lr=0.5)
+        model.score(frames(2)[None], [gaze]).log_probability_BN.sum().backward()
+        steps.step()
+        for parameter in model.parameters():
+            parameter.data.mul_(-1.5)
+        fresh = AutoGaze(model.config).eval()
+        fresh.load_state_dict(model.state_dict())
+        assert np.array_equal(model.gaze(frames(2), ratio=0.5).index, fresh.gaze(frames(2), ratio=0.5).index)
+
     def test_sampling_is_repeatable(self, model):
         def draw(seed: int) -> list[int]:
             generator = torch.Generator().manual_seed(seed)
@@ -218,7 +261,7 @@ class TestModernCall:
             model.gaze(frames(), **options)
 
     def test_too_few_ratios(self, model):
-        with pytest.raises(BudgetError, match="one for each of 8 frames, got 3"):
+        with pytest.raises(BudgetError, match="one for each of 8 frames of a clip, got 3"):
             model.gaze(frames(), ratio=[0.1, 0.2, 0.3])
 
     @pytest.mark.parametrize(
@@ -298,6 +341,16 @@ class TestScore:
         assert gradient[torch.from_numpy(unused)].abs().max() == 0
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
+    def test_clips_without_a_gaze(self, model):
+        nothing = replace(model.gaze(frames(2), ratio=0.1)[:0], count=np.zeros(2, np.int64), time_seconds=None)
+        assert model.score(frames(2)[None], [nothing]).log_probability_BN.shape == (1, 0)
+
+    def test_gazes_of_another_grid(self, model):
+        layout = FrameLayout.resized(PatchGrid(), height_px=64, width_px=64)
+        gaze = Gaze(index=np.array([250]), count=np.array([1]), layout=layout)
+        with pytest.raises(ValueError, match="must be of one tile of"):
+            model.score(frames(1)[None], [gaze])
+
     def test_gazes_of_another_video(self, model):
         with pytest.raises(ValueError, match="one gaze of 8 frames for each of 1 clips"):
             model.score(frames()[None], [model.gaze(frames(4), ratio=0.1)])
@@ -371,15 +424,32 @@ class TestPublishedCall:
             ({"target_scales": [48, 80], "target_patch_size": 16}, "must be 80 × 80 px, got 64 × 64"),
             ({"gazing_ratio": [0.1, 0.2]}, "one for each of 8 frames, got 2"),
             ({"gazing_ratio": 0}, "above 0"),
+            ({"target_scales": [32, 64], "target_patch_size": 8, "gazing_info": {}}, "own grid"),
         ],
     )
     def test_illegal_calls(self, model, options, message):
         with pytest.raises(ValueError, match=message):
             model({"video": normalise(torch.from_numpy(frames()))[None]}, **options)
 
-    def test_illegal_video(self, model):
+    @pytest.mark.parametrize(
+        "video",
+        [
+            torch.zeros(8, 3, 64, 64),
+            torch.zeros(1, 0, 3, 64, 64),
+            torch.zeros(0, 8, 3, 64, 64),
+            torch.zeros(1, 8, 3, 64, 64, dtype=torch.uint8),
+        ],
+        ids=["no batch", "no frames", "no clips", "not normalised"],
+    )
+    def test_illegal_video(self, model, video):
         with pytest.raises(ValueError, match=r"must be \(B, T, 3, H, W\)"):
-            model({"video": torch.zeros(8, 3, 64, 64)}, gazing_ratio=0.1)
+            model({"video": video}, gazing_ratio=0.1)
+
+    def test_arguments_may_be_given_by_place(self, model):
+        video = normalise(torch.from_numpy(frames(4, side=96)))[None]
+        by_place = model({"video": video}, [48, 96], 16, gazing_ratio=0.2)
+        by_name = model({"video": video}, target_scales=[48, 96], target_patch_size=16, gazing_ratio=0.2)
+        assert torch.equal(by_place["gazing_pos"], by_name["gazing_pos"])
 
     def test_non_square_frames_are_resized(self, model):
         video = torch.randn(1, 3, 3, 64, 100, generator=torch.Generator().manual_seed(0))
@@ -505,6 +575,19 @@ class TestSelector:
             session.step(Frames.from_rgb(video[:1, :32]))
         joined = Gaze.concatenate([first, session.step(Frames.from_rgb(video[3:]))])
         assert np.array_equal(joined.index, model.gaze(video, ratio=0.5).index)
+
+    def test_default_budget(self, model):
+        assert AutoGazeSelector(model).default_budget == Budget(ratio=0.75, threshold=0.7)
+        limits = {"sample_strategy_during_inference": "fixed"}
+        config = replace(
+            small_config(),
+            has_task_loss_requirement_during_inference=True,
+            gazing_ratio_config=limits | {"fixed": {"gazing_ratio": 0.5}},
+            task_loss_requirement_config=limits | {"fixed": {"task_loss_requirement": 0.025}},
+        )
+        assert AutoGazeSelector(AutoGaze(config)).default_budget == Budget(ratio=0.5, threshold=0.025)
+        own = Budget(ratio=0.1)
+        assert AutoGazeSelector(AutoGaze(config), budget=own).default_budget == own
 
     def test_an_illegal_tile_batch(self, model):
         with pytest.raises(ValueError, match="tile_batch must be at least 1"):

@@ -22,10 +22,22 @@ from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder, rotate
 
 
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One block's weights, fused: norms folded into the projection that follows them."""
+
+    qkv: Tensor
+    o: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
 @dataclass(slots=True)
 class DecoderState:
     """The decoder's memory of B clips; changed in place by :meth:`Engine.decode_frame`."""
 
+    weights: list[LayerWeights]
+    """Per layer, as they were when the clips began: a clip is decoded with one set of weights."""
     keys: list[Tensor]
     """Per layer (B, L, G, D)."""
     values: list[Tensor]
@@ -37,32 +49,17 @@ class DecoderState:
 
     def snapshot(self) -> DecoderState:
         """The state as it is now. It shares the cache, whose written part never changes while this state goes on."""
-        return DecoderState(self.keys, self.values, list(self.length), list(self.unfed))
+        return DecoderState(self.weights, self.keys, self.values, list(self.length), list(self.unfed))
 
     def fork(self) -> DecoderState:
         """A state that goes on by itself from here: the cache is copied."""
         return DecoderState(
+            self.weights,
             [keys.clone() for keys in self.keys],
             [values.clone() for values in self.values],
             list(self.length),
             list(self.unfed),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _LayerWeights:
-    """One block's weights, fused: norms folded into the projection that follows them."""
-
-    qkv: Tensor
-    o: Tensor
-    gate_up: Tensor
-    down: Tensor
-
-
-@dataclass(slots=True)
-class _Weights:
-    layers: list[_LayerWeights]
-    stamp: tuple[tuple[int, int], ...]
 
 
 class Engine:
@@ -73,17 +70,18 @@ class Engine:
         self.decoder = decoder
         self.positions = positions
         self._together = together
-        self._weights: _Weights | None = None
         self._strip: CausalStrip | None = None
         self._rotary: tuple[Tensor, Tensor] | None = None
 
+    @torch.inference_mode()
     def start(self, clips: int, *, capacity: int) -> DecoderState:
         """An empty state for ``clips`` clips of at most ``capacity`` tokens each; it grows when that is passed."""
         attention = self.decoder.model.blocks[0].self_attn
         weight = attention.k_proj.weight
         shape = (clips, capacity, weight.shape[0] // attention.head_dim, attention.head_dim)
-        layers = range(len(self.decoder.model.layers))
+        layers = self.decoder.model.blocks
         return DecoderState(
+            weights=[_fuse(layer) for layer in layers],
             keys=[weight.new_empty(shape) for _ in layers],
             values=[weight.new_empty(shape) for _ in layers],
             length=[0] * clips,
@@ -181,7 +179,7 @@ class Engine:
         feed = self._way(Spans(rows, new, [state.length[row] for row in rows]), state.keys[0])
         cos_N1D, sin_N1D = self._rotary_at(position_N, x_NC)
         last = torch.from_numpy(np.cumsum(new) - 1).to(x_NC.device)
-        layers = self._fused()
+        layers = state.weights
         model = self.decoder.model
         eps = model.norm.eps
         for number, weights in enumerate(layers):
@@ -238,22 +236,12 @@ class Engine:
         position = torch.from_numpy(position_N).to(like.device)
         return table[0][position], table[1][position]
 
-    def _fused(self) -> list[_LayerWeights]:
-        """Fused weights, made again whenever a parameter was changed or moved."""
-        stamp = tuple(
-            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-            for weight in self.decoder.model.layers.parameters()
-        )
-        if self._weights is None or self._weights.stamp != stamp:
-            self._weights = _Weights([_fuse(layer) for layer in self.decoder.model.blocks], stamp)
-        return self._weights.layers
 
-
-def _fuse(layer: DecoderLayer) -> _LayerWeights:
+def _fuse(layer: DecoderLayer) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
     gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-    return _LayerWeights(
+    return LayerWeights(
         qkv=(qkv * layer.input_layernorm.weight).detach(),
         o=attention.o_proj.weight.detach(),
         gate_up=(gate_up * layer.post_attention_layernorm.weight).detach(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autogaze.choosing import FrameGaze, Sampler
 from autogaze.engine import Engine
-from autogaze.errors import BudgetError
+from autogaze.errors import BudgetError, CheckpointError
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.models.autogaze import checkpoint
@@ -59,7 +59,10 @@ class AutoGaze(nn.Module):
         positions: Positions | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        hub: checkpoint.HubOptions = checkpoint.DEFAULT_HUB,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | None = None,
+        local_files_only: bool = False,
     ) -> Self:
         """Load a folder, a ``.safetensors`` file (its ``config.json`` beside it) or a hub id, ready to gaze.
 
@@ -68,14 +71,23 @@ class AutoGaze(nn.Module):
             positions: ``"true"``, ``"reference"`` or None for what the configuration says; a configuration that
                 does not say is a published one, hence ``"reference"``.
             device: where the model goes; None: the CPU.
-            dtype: precision of weights and activations; predictions are read out in fp32 whatever it is.
-            hub: how to fetch from the hub.
+            dtype: precision of weights and activations; the heads compute in fp32 whatever it is.
+            revision: branch, tag or commit on the hub; None: its default branch.
+            token: access token of the hub; None: the one stored on this machine, if any.
+            cache_dir: where downloads are kept; None: the hub's usual place.
+            local_files_only: use what was downloaded before and never the network.
 
         Raises:
             CheckpointError: nothing is there, or names or shapes differ from the configuration's.
         """
+        hub = checkpoint.HubOptions(
+            revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         config_path, weights_path = checkpoint.find_files(source, hub)
-        model = cls(AutoGazeConfig.from_json_file(config_path), positions=positions)
+        try:
+            model = cls(AutoGazeConfig.from_json_file(config_path), positions=positions)
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{config_path} describes no network that can be built: {error}") from error
         checkpoint.load_weights(model, weights_path)
         return model.to(device=device, dtype=dtype).eval()
 
@@ -210,7 +222,8 @@ class AutoGaze(nn.Module):
             BudgetError: a ratio or threshold is not legal.
         """
         pixels, layout = self._pixels(as_tensor(videos))
-        budget = self.budget(ratio, threshold, frames=pixels.shape[1])
+        first = generator[0] if isinstance(generator, Sequence) else generator
+        budget = self.budget(ratio, threshold, frames=pixels.shape[1], generator=first)
         sampler = self._sampler(len(pixels), temperature, generator)
         frames: list[list[FrameGaze]] = [[] for _ in pixels]
         for clip in torch.split(pixels, self.config.max_num_frames, dim=1):
@@ -223,6 +236,10 @@ class AutoGaze(nn.Module):
 
     def score(self, video: NDArray[np.uint8] | Tensor, gazes: Sequence[Gaze]) -> TeacherForcing:
         """Log-probability of given gazes and loss after each, in one differentiable pass (teacher forcing).
+
+        Gaze j of a frame counts as proposed by head j mod K. That is how a frame is gazed at, except in the last group
+        of a frame that a threshold ended: a choice dropped there leaves its head's place empty, which a ``Gaze`` does
+        not record. The published call keeps those places; score its result where that matters.
 
         Args:
             video: (B, T, H, W, 3) uint8 or normalised (B, T, 3, H, W) clips.
@@ -238,6 +255,8 @@ class AutoGaze(nn.Module):
         video, _ = self._pixels(as_tensor(video))
         if len(gazes) != len(video) or any(len(gaze) != video.shape[1] for gaze in gazes):
             raise ValueError(f"need one gaze of {video.shape[1]} frames for each of {len(video)} clips")
+        if any(gaze.layout.grid != self.grid or gaze.layout.num_tiles != 1 for gaze in gazes):
+            raise ValueError(f"the gazes must be of one tile of {self.grid}")
         packed = pack(gazes, device=self.device)
         frame = torch.repeat_interleave(packed.num_gazing_each_frame)
         local = packed.gazing_pos - frame * packed.num_vision_tokens_each_frame
@@ -246,19 +265,31 @@ class AutoGaze(nn.Module):
         )
         return scored
 
-    def budget(self, ratio: float | Sequence[float] | None, threshold: float | None, *, frames: int) -> Budget:
+    def budget(
+        self,
+        ratio: float | Sequence[float] | None,
+        threshold: float | None,
+        *,
+        frames: int,
+        generator: torch.Generator | None = None,
+    ) -> Budget:
         """The limits of one call: those given, or the configuration's when there are none.
 
+        ``generator`` draws what the configuration leaves to chance; None: torch's own.
+
         Raises:
-            BudgetError: a ratio or threshold is not legal, or there is no ratio for some frame.
+            BudgetError: a ratio or threshold is not legal, or there is not one ratio for each frame of a clip.
         """
+        longest = self.config.max_num_frames
         if ratio is None and threshold is None:
-            return draw_budget(self.config, frames=min(frames, self.config.max_num_frames))
-        if isinstance(ratio, int | float) or ratio is None:
-            return Budget(ratio=1.0 if ratio is None else float(ratio), threshold=threshold)
-        if len(ratio) < min(frames, self.config.max_num_frames):
-            raise BudgetError(f"ratio must be one number or one for each of {frames} frames, got {len(ratio)}")
-        return Budget(ratio=tuple(float(number) for number in ratio), threshold=threshold)
+            return draw_budget(self.config, frames=min(frames, longest), generator=generator)
+        budget = Budget(ratio=1.0 if ratio is None else ratio, threshold=threshold)
+        if len(budget.ratios()) > 1 and not min(frames, longest) <= len(budget.ratios()) <= longest:
+            raise BudgetError(
+                f"ratio must be one number or one for each of {min(frames, longest)} frames of a clip, "
+                f"got {len(budget.ratios())}"
+            )
+        return budget
 
     def _pixels(self, videos: Tensor) -> tuple[Tensor, FrameLayout]:
         """Normalised (B, T, 3, S, S) frames, and where their patches are in the frames given."""
@@ -291,6 +322,33 @@ class AutoGaze(nn.Module):
             return Sampler(generator, temperature=temperature)
         return Sampler.from_generator(generator or torch.default_generator, clips=clips, temperature=temperature)
 
-    def forward(self, inputs: dict[str, Tensor], **options: Any) -> dict[str, Any]:
-        """The published call: see :class:`~autogaze.models.autogaze.published.PublishedCall`."""
-        return PublishedCall(self.config, self.gazing_model, self.decoder, training=self.training)(inputs, **options)
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        target_scales: Sequence[int] | None = None,
+        target_patch_size: int | None = None,
+        gazing_info: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
+        gazing_ratio: float | Sequence[float] | None = None,
+        task_loss_requirement: float | Tensor | None = None,
+        generate_only: bool = False,
+        use_cache: bool = False,
+        past_key_values: Any = None,
+        past_inputs_embeds: object = None,
+        past_attention_mask: object = None,
+        past_conv_values: object = None,
+    ) -> dict[str, Any]:
+        """The published call; arguments and result are told at :class:`.published.PublishedCall`."""
+        call = PublishedCall(self.config, self.gazing_model, self.decoder, training=self.training)
+        return call(
+            inputs,
+            target_scales=target_scales,
+            target_patch_size=target_patch_size,
+            gazing_info=gazing_info,
+            temperature=temperature,
+            gazing_ratio=gazing_ratio,
+            task_loss_requirement=task_loss_requirement,
+            generate_only=generate_only,
+            use_cache=use_cache,
+            past_key_values=past_key_values,
+        )

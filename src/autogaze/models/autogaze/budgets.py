@@ -28,8 +28,7 @@ def draw_budget(
     Raises:
         CheckpointError: the configuration names a strategy that is not known.
     """
-    seed = int(torch.randint(2**31, (), generator=generator))
-    random = np.random.default_rng(seed)
+    random = _Random(generator)
     ratio = _draw(config.gazing_ratio_config, "gazing_ratio", when, random, default=1.0)
     ratios = _spread(config.gazing_ratio_each_frame_config, ratio, frames, when, random)
     flag = f"has_task_loss_requirement_during_{when}"
@@ -40,19 +39,37 @@ def draw_budget(
     return Budget(ratio=ratios, threshold=threshold)
 
 
-def _draw(config: Mapping[str, Any], name: str, when: When, random: np.random.Generator, *, default: float) -> float:
+class _Random:
+    """A numpy generator seeded from a torch one when something is drawn, and only then."""
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self._seed_from = generator
+        self._numpy: np.random.Generator | None = None
+
+    def __call__(self) -> np.random.Generator:
+        if self._numpy is None:
+            self._numpy = np.random.default_rng(int(torch.randint(2**31, (), generator=self._seed_from)))
+        return self._numpy
+
+
+def _draw(config: Mapping[str, Any], name: str, when: When, random: _Random, *, default: float) -> float:
     strategy = config.get(f"sample_strategy_during_{when}", "fixed")
     settings: Mapping[str, Any] = config.get(strategy) or {}
     if strategy == "fixed":
-        return float(settings.get(name, default))
-    low, high = float(settings.get(f"{name}_min", 0.0)), float(settings.get(f"{name}_max", 1.0))
+        return _number(settings.get(name, default), name)
+    low = _number(settings.get(f"{name}_min", 0.0), f"{name}_min")
+    high = _number(settings.get(f"{name}_max", 1.0), f"{name}_max")
     if strategy == "uniform":
-        return float(random.uniform(low, high))
+        return float(random().uniform(low, high))
     if strategy == "exponential":
         # The exponential restricted to [low, high], by inverting its distribution function.
-        rate = float(settings.get("lambda", 10.0))
+        rate = _number(settings.get("lambda", 10.0), "lambda")
+        if rate <= 0:
+            raise CheckpointError(
+                f"lambda of an exponential {name} must be above 0, got {rate}: name a ratio in the call"
+            )
         start, end = np.exp(-rate * low), np.exp(-rate * high)
-        return float(-np.log(start - random.random() * (start - end)) / rate)
+        return float(-np.log(start - random().random() * (start - end)) / rate)
     raise CheckpointError(
         f'{name} is to be drawn by "{strategy}"; known are "fixed", "uniform" and "exponential": '
         "name a ratio or a threshold in the call"
@@ -60,7 +77,7 @@ def _draw(config: Mapping[str, Any], name: str, when: When, random: np.random.Ge
 
 
 def _spread(
-    config: Mapping[str, Any], ratio: float, frames: int, when: When, random: np.random.Generator
+    config: Mapping[str, Any], ratio: float, frames: int, when: When, random: _Random
 ) -> float | tuple[float, ...]:
     smallest = 1e-6  # a ratio of 0 is no legal budget; every frame gets at least one patch anyway
     strategy = config.get(f"sample_strategy_during_{when}", "uniform")
@@ -69,8 +86,14 @@ def _spread(
     if strategy == "dirichlet":
         alpha = (config.get("dirichlet") or {}).get("alpha", 0.5)
         alphas = np.asarray(alpha if isinstance(alpha, list | tuple) else [alpha] * frames, float)
-        shares = random.dirichlet(alphas[:frames])
+        shares = random().dirichlet(alphas[:frames])
         return tuple(float(share) for share in np.clip(shares * ratio * frames, smallest, 1.0))
     raise CheckpointError(
         f'the ratio is to be spread by "{strategy}"; known are "uniform" and "dirichlet": name a ratio in the call'
     )
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CheckpointError(f"the configuration's {name} must be a number, got {value!r}: name a limit in the call")
+    return float(value)

@@ -34,9 +34,6 @@ class HubOptions:
     """Use what was downloaded before and never the network."""
 
 
-DEFAULT_HUB = HubOptions()
-
-
 def find_files(source: str | os.PathLike[str], hub: HubOptions) -> tuple[Path, Path]:
     """The configuration and the weights of a folder, a ``.safetensors`` file or a hub id.
 

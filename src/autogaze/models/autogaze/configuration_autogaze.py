@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from autogaze.errors import CheckpointError
 from autogaze.grid import PatchGrid
@@ -34,6 +35,9 @@ class _FromDict:
         values: dict[str, Any] = {name: value for name, value in data.items() if name in names}
         values["extra"] = {name: value for name, value in data.items() if name not in names}
         try:
+            kinds = get_type_hints(cls)
+            for name in names & values.keys():
+                _check(name, values[name], kinds[name])
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"this is not a {cls.__name__}: {error}") from error
@@ -46,6 +50,26 @@ class _FromDict:
         value = getattr(self, name)
         if isinstance(value, Mapping):
             object.__setattr__(self, name, kind.from_dict(value))
+
+
+def _check(name: str, value: object, kind: Any) -> None:
+    """Refuse a value of a file that is of another kind than its field; every number must be above 0."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if value is None and NoneType in kinds:
+        return
+    wanted = next(one for one in kinds if one is not NoneType)
+    if wanted in (int, float):
+        numbers = int if wanted is int else (int, float)
+        legal = isinstance(value, numbers) and not isinstance(value, bool) and 0 < value < 2**53
+        what = f"{'a whole number' if wanted is int else 'a number'} above 0"
+    elif wanted in (str, bool):
+        legal, what = isinstance(value, wanted), "text" if wanted is str else "true or false"
+    elif get_origin(wanted) is Literal:
+        legal, what = value in get_args(wanted), f"one of {', '.join(get_args(wanted))}"
+    else:
+        legal, what = isinstance(value, Mapping), "an object"
+    if not legal:
+        raise ValueError(f"{name} must be {what}, got {value!r}")
 
 
 def _flat(data: dict[str, Any]) -> dict[str, Any]:
@@ -231,6 +255,10 @@ class AutoGazeConfig(_FromDict):
                 f"the finest scale ({self.scales_px[-1]} px) must be the side of the frames the encoder reads "
                 f"({self.gaze_model_config.input_img_size} px)"
             )
+        decoder, tokens = self.gaze_model_config.gaze_decoder_config, self.gaze_model_config.connector_config.num_tokens
+        if self.positions == "reference" and tokens < decoder.num_multi_token_pred:
+            least = decoder.num_multi_token_pred
+            raise ValueError(f'positions "reference" need at least {least} visual tokens a frame, got {tokens}')
         vocabulary = self.gaze_model_config.gaze_decoder_config.vocab_size
         if self.grid.num_patches + 1 != vocabulary:
             raise ValueError(
@@ -273,7 +301,7 @@ class AutoGazeConfig(_FromDict):
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CheckpointError(f"{path} is missing; a checkpoint is config.json and model.safetensors") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         if not isinstance(data, dict):
             raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")

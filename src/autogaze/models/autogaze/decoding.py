@@ -6,6 +6,7 @@ Shape letters: B clips, T frames, S side of the frames the encoder reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,8 @@ class ClipDecoder:
             threshold: predicted loss at which a frame ends; None: it never does.
             sampler: draws gazes; None: the likeliest ones.
         """
-        features, state.conv = self.model.vision_model(video_BTCSS, state.conv)
+        with exact_convolutions(video_BTCSS):
+            features, state.conv = self.model.vision_model(video_BTCSS, state.conv)
         visual_BTPC = self.model.connector(features)
         frames = []
         for t, most in enumerate(max_gazes_T):
@@ -84,6 +86,17 @@ class ClipDecoder:
             )
             state.frames += 1
         return [list(clip) for clip in zip(*frames, strict=True)]
+
+
+def exact_convolutions(like: Tensor) -> AbstractContextManager[None]:
+    """Convolutions of fp32 tensors in fp32: on NVIDIA devices torch rounds them to TF32 unless told not to."""
+    if like.device.type != "cuda" or like.dtype != torch.float32:
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    flags: AbstractContextManager[None] = cudnn.flags(
+        enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
+    return flags
 
 
 def as_tensor(array: NDArray[Any] | Tensor) -> Tensor:

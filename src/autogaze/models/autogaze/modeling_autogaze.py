@@ -223,9 +223,18 @@ class GazeDecoder(nn.Module):
         self.task_loss_prediction_head = nn.Linear(config.hidden_size, config.num_multi_token_pred, bias=False)
 
     def read_out(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (…, K, V) of the next K gazes and the K losses (…, K) predicted before each, in fp32."""
-        logits = self.lm_head(hidden).unflatten(-1, (self.group_size, self.vocab_size))
-        return logits.float(), self.task_loss_prediction_head(hidden).float()
+        """Logits (…, K, V) of the next K gazes and the K losses (…, K) predicted before each, computed in fp32.
+
+        Rounded to half precision, the best two of 266 logits are often equal.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = F.linear(hidden.float(), self.lm_head.weight.float())
+            return logits.view(*hidden.shape[:-1], self.group_size, self.vocab_size), self.predicted_losses(hidden)
+
+    def predicted_losses(self, hidden: Tensor) -> Tensor:
+        """The K losses (…, K) predicted before each of the next K gazes, computed in fp32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), self.task_loss_prediction_head.weight.float())
 
 
 class TeacherForcing(NamedTuple):
@@ -319,7 +328,7 @@ class GazeModel(nn.Module):
         chosen = logits_BSKV.log_softmax(-1)[:, group_N, rank_N].gather(-1, index_BN[..., None])[..., 0]
         # The loss after gaze r of a group is what head r + 1 said before the group; after the last gaze of a
         # full group it is what head 0 says once that gaze has been read.
-        own_loss_BN = decoder.task_loss_prediction_head(hidden_BLC[:, own_N])[..., 0].float()
+        own_loss_BN = decoder.predicted_losses(hidden_BLC[:, own_N])[..., 0]
         after = torch.where(rank_N < K - 1, loss_BSK[:, group_N, (rank_N + 1) % K], own_loss_BN)
         return TeacherForcing(chosen, after)
 
@@ -335,4 +344,4 @@ def _group_starts(
             own.append(start + gaze)
             before.append(start + gaze // group_size * group_size - 1)
         start += count
-    return torch.tensor(before, device=device), torch.tensor(own, device=device)
+    return torch.tensor(before, dtype=torch.long, device=device), torch.tensor(own, dtype=torch.long, device=device)

@@ -79,6 +79,7 @@ class PublishedCall:
     def __call__(
         self,
         inputs: Mapping[str, Tensor],
+        *,
         target_scales: Sequence[int] | None = None,
         target_patch_size: int | None = None,
         gazing_info: Mapping[str, Any] | None = None,
@@ -88,9 +89,6 @@ class PublishedCall:
         generate_only: bool = False,
         use_cache: bool = False,
         past_key_values: Past | None = None,
-        past_inputs_embeds: object = None,
-        past_attention_mask: object = None,
-        past_conv_values: object = None,
     ) -> dict[str, Any]:
         """Gaze, or score given gazes.
 
@@ -104,16 +102,20 @@ class PublishedCall:
             task_loss_requirement: predicted loss at which a frame ends.
             generate_only: leave out the second pass that scores the gazes.
             use_cache: hand out what the next call needs to go on with the next frames.
-            past_key_values: what the call before handed out; the three other ``past_`` values are carried for the
-                published signature and hold nothing.
+            past_key_values: what the call before handed out. The three other ``past_`` values of the published
+                signature hold nothing here.
 
         Raises:
-            ValueError: the video, the target scales or the ratios do not fit.
+            ValueError: the video, the target scales or the ratios do not fit, or gazes to score or a past are given
+                together with target scales.
             BudgetError: a ratio or threshold is not legal.
         """
         video = inputs["video"]
-        if video.ndim != 5 or video.shape[2] != 3:
-            raise ValueError(f'inputs["video"] must be (B, T, 3, H, W), got {tuple(video.shape)}')
+        if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape or not video.is_floating_point():
+            raise ValueError(
+                f'inputs["video"] must be (B, T, 3, H, W) of normalised floats, none of them 0, '
+                f"got {tuple(video.shape)} {video.dtype}"
+            )
         video = video.to(self.model.connector.pos_embed)
         budget = self._budget(gazing_ratio, task_loss_requirement, frames=video.shape[1])
         if target_scales is not None or target_patch_size is not None:
@@ -122,7 +124,11 @@ class PublishedCall:
                 patch_px=target_patch_size or self.config.grid.patch_px,
             )
             if grid != self.config.grid:
-                slots = self._gaze_for(grid, video, budget)
+                if gazing_info is not None or past_key_values is not None:
+                    raise ValueError(
+                        "gazing_info and past_key_values are of the model's own grid, not of target_scales"
+                    )
+                slots = self._gaze_for(grid, video, budget, temperature)
                 return self._result(slots, grid, budget, past=None, scored=(None, None))
         video, patches = fit(video, self.model.config.input_img_size), self.config.grid.num_patches
         past: Past | None = None
@@ -155,11 +161,12 @@ class PublishedCall:
             threshold = float(threshold.flatten()[0])
         if ratio is None and threshold is None:
             return draw_budget(self.config, frames=frames, when="training" if self.training else "inference")
-        if ratio is not None and not isinstance(ratio, int | float):
-            if len(ratio) != frames:
-                raise ValueError(f"gazing_ratio must be a number or one for each of {frames} frames, got {len(ratio)}")
-            return Budget(ratio=tuple(float(number) for number in ratio), threshold=threshold)
-        return Budget(ratio=1.0 if ratio is None else float(ratio), threshold=threshold)
+        budget = Budget(ratio=1.0 if ratio is None else ratio, threshold=threshold)
+        if len(budget.ratios()) > 1 and len(budget.ratios()) != frames:
+            raise ValueError(
+                f"gazing_ratio must be a number or one for each of {frames} frames, got {len(budget.ratios())}"
+            )
+        return budget
 
     def _generate(
         self, video: Tensor, budget: Budget, temperature: float, state: ClipState | None
@@ -172,21 +179,25 @@ class PublishedCall:
             state = self.decoder.start(B, frames=frames, max_gazes=max(limits))
         elif len(state.decoder.length) != B:
             raise ValueError(f"the past is of {len(state.decoder.length)} clips, the video of {B}")
-        sampler = None
-        if self.training:
-            sampler = Sampler.from_generator(torch.default_generator, clips=B, temperature=temperature)
+        sampler = self._sampler(B, temperature)
         slots = self.decoder.step(state, video, max_gazes_T=limits, threshold=budget.threshold, sampler=sampler)
         return slots, state
 
-    def _gaze_in_lockstep(self, tiles: Tensor, budget: Budget) -> list[list[FrameGaze]]:
+    def _sampler(self, clips: int, temperature: float) -> Sampler | None:
+        if not self.training:
+            return None
+        return Sampler.from_generator(torch.default_generator, clips=clips, temperature=temperature)
+
+    def _gaze_in_lockstep(self, tiles: Tensor, budget: Budget, temperature: float) -> list[list[FrameGaze]]:
         decoder = ClipDecoder(
             self.model, engine=LockstepEngine(self.model.gaze_decoder, positions=self.config.positions)
         )
         limits = [budget.max_patches(self.config.grid.num_patches, t) for t in range(tiles.shape[1])]
         state = decoder.start(len(tiles), frames=len(limits), max_gazes=max(limits))
-        return decoder.step(state, tiles, max_gazes_T=limits, threshold=budget.threshold)
+        sampler = self._sampler(len(tiles), temperature)
+        return decoder.step(state, tiles, max_gazes_T=limits, threshold=budget.threshold, sampler=sampler)
 
-    def _gaze_for(self, grid: PatchGrid, video: Tensor, budget: Budget) -> PaddedGaze:
+    def _gaze_for(self, grid: PatchGrid, video: Tensor, budget: Budget, temperature: float) -> PaddedGaze:
         """Gazes for another transformer's grid: sub-tiles of its frame are gazed at one by one and put together."""
         native = self.config.grid
         if grid.num_scales != native.num_scales:
@@ -204,7 +215,7 @@ class PublishedCall:
         cut = F.pad(video, (0, spare, 0, spare)).reshape(*video.shape[:3], tiles, tile_px, tiles, tile_px)
         cut = cut.permute(0, 3, 5, 1, 2, 4, 6).flatten(1, 2)  # (B, tiles · tiles, T, 3, tile, tile)
         sub_tiles = fit(cut, self.model.config.input_img_size)
-        frames = [tile for clip in sub_tiles for tile in self._gaze_in_lockstep(clip, budget)]
+        frames = [tile for clip in sub_tiles for tile in self._gaze_in_lockstep(clip, budget, temperature)]
         side_px = min(height, tiles * tile_px)
         layout = FrameLayout(
             grid=native,

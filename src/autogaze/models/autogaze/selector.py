@@ -17,7 +17,7 @@ from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.models.autogaze.autogaze import AutoGaze
-from autogaze.models.autogaze.checkpoint import DEFAULT_HUB, HubOptions
+from autogaze.models.autogaze.budgets import draw_budget
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.decoding import ClipState, to_gaze
 from autogaze.selectors.base import Budget, clips
@@ -44,7 +44,8 @@ class AutoGazeSelector:
         Args:
             model: the model; results come from the device it is on.
             name: how it is called in results.
-            budget: used when the caller names no limit; None: the published operating point.
+            budget: used when the caller names no limit; None: what the checkpoint's configuration says if it names a
+                threshold, or else the published operating point.
             tile_batch: most tiles decoded at once, which bounds memory (about 50 MB a tile in fp32 at most);
                 None: 8 on a CPU, 64 elsewhere.
 
@@ -55,7 +56,9 @@ class AutoGazeSelector:
             raise ValueError(f"tile_batch must be at least 1, got {tile_batch}")
         self.model = model
         self.name = name
-        self.default_budget = budget or PUBLISHED_BUDGET
+        says = model.config.has_task_loss_requirement_during_inference
+        own = draw_budget(model.config, frames=model.config.max_num_frames) if says else PUBLISHED_BUDGET
+        self.default_budget = budget or own
         self.tile_batch = tile_batch or (8 if model.device.type == "cpu" else 64)
 
     @classmethod
@@ -65,14 +68,13 @@ class AutoGazeSelector:
         *,
         positions: Positions | None = None,
         device: str | torch.device | None = None,
-        hub: HubOptions = DEFAULT_HUB,
     ) -> Self:
         """A selector around :meth:`AutoGaze.from_pretrained` of the same arguments.
 
         Raises:
             CheckpointError: nothing is there, or it does not fit its configuration.
         """
-        model = AutoGaze.from_pretrained(source, positions=positions, device=device, hub=hub)
+        model = AutoGaze.from_pretrained(source, positions=positions, device=device)
         return cls(model, name=Path(source).name or str(source))
 
     @property
