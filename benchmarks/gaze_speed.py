@@ -80,10 +80,9 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"median_ms": middle, "quartile_low_ms": low, "quartile_high_ms": high, "fastest_ms": min(times)}
 
 
-def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, device: torch.device) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(0)
+def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches: list[int]) -> dict[str, Any]:
+    generator, device = torch.Generator().manual_seed(0), model.device
     clip = torch.randn(1, FRAMES, 3, model.input_px, model.input_px, generator=generator).to(device)
-    batch = clip.expand(16, -1, -1, -1, -1)
     rows: dict[str, Any] = {"pattern": name, "gazes": sum(counts)}
     runs: dict[str, Callable[[], Any]] = {"engine": lambda: gaze(model, clip, counts)}
     if device.type == "cpu":
@@ -109,8 +108,10 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, device:
         op: round(seconds * 1e3, 2) for op, seconds in sorted(clock.seconds.items(), key=lambda item: -item[1])[:8]
     }
     rows["engine_over_kernels"] = rows["engine"]["median_ms"] / rows["kernels"]["median_ms"]
-    rows["batch_of_16"] = summary(measure(lambda: gaze(model, batch, counts), 3, device))
-    rows["batch_of_16"]["per_clip_ms"] = rows["batch_of_16"]["median_ms"] / 16
+    for size in batches:
+        batch = clip.expand(size, -1, -1, -1, -1)
+        together = summary(measure(lambda batch=batch: gaze(model, batch, counts), 3, device))
+        rows[f"batch_of_{size}"] = together | {"per_clip_ms": together["median_ms"] / size}
     if "published_loop" in rows:
         rows["published_over_engine"] = rows["published_loop"]["median_ms"] / rows["engine"]["median_ms"]
     return rows
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -141,7 +143,7 @@ def main() -> None:
         "repeats": options.repeats,
         "weights": options.checkpoint or "random, published shape",
         "rows": [
-            compare(model, name, counts, options.repeats if name != "full" else 3, device)
+            compare(model, name, counts, options.repeats if name != "full" else 3, options.batches)
             for name, counts in PATTERNS.items()
         ],
     }
