@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from autogaze.errors import BudgetError
@@ -231,7 +235,44 @@ def test_a_clip_budget_beats_the_same_budget_per_frame():
         session = Replenish(ODD).open(layout, Budget(ratio=0.06, per=per))
         gaze = Gaze.concatenate([session.step(frames[t : t + size]) for t in range(0, 16, size)])
         loss_of[size, per] = quality(frames, gaze=gaze).loss.mean()
-    assert loss_of[16, "clip"] <= loss_of[1, "clip"] < loss_of[16, "frame"]
+    assert loss_of[16, "clip"] < min(loss_of[1, "clip"], loss_of[16, "frame"])
+
+
+@pytest.fixture(scope="module")
+def still_then_busy() -> Frames:
+    """40 small frames, some of them still, so that there is something to save and to spend."""
+    rgb = moving_clip(32, 32, frames=40, seed=5).rgb.copy()
+    rgb[3:9], rgb[20:27] = rgb[3], rgb[20]
+    return Frames.from_rgb(rgb)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 20), min_size=1, max_size=20).filter(lambda cuts: sum(cuts) <= 40),
+    ratio=st.sampled_from([0.01, 0.07, 0.1, 0.33, 0.9]),
+)
+def test_a_ratio_is_a_ceiling_on_a_clip_that_ends_early(still_then_busy: Frames, cuts: list[int], ratio: float):
+    layout = FrameLayout.tiled(PatchGrid(scales_px=(16, 32)), height_px=32, width_px=32)
+    session = Replenish(layout.grid).open(layout, Budget(ratio=ratio, per="clip"))
+    done, counts = 0, []
+    for cut in cuts:
+        counts += session.step(still_then_busy[done : done + cut]).count.tolist()
+        done += cut
+        in_clip = (done - 1) % CLIP_FRAMES + 1
+        ceiling = Fraction(str(ratio)) * in_clip * layout.num_patches
+        assert sum(counts[-in_clip:]) <= max(in_clip, math.floor(ceiling)), counts
+        for start in range(0, done - in_clip, CLIP_FRAMES):
+            ceiling = Fraction(str(ratio)) * CLIP_FRAMES * layout.num_patches
+            assert sum(counts[start : start + CLIP_FRAMES]) <= max(CLIP_FRAMES, math.floor(ceiling)), counts
+
+
+def test_what_a_still_frame_leaves_is_there_for_later_ones():
+    layout = FrameLayout.tiled(SMALL, height_px=64, width_px=64)
+    flat, busy = np.full((64, 64, 3), 60, np.uint8), moving_clip(64, 64, frames=1).rgb[0]
+    session = Replenish(SMALL).open(layout, Budget(ratio=0.2, per="clip"))
+    counts = [session.step(Frames.from_rgb(rgb[None])).num_gazes for rgb in [flat] * 4 + [busy] * 2]
+    assert counts[:4] == [4, 0, 0, 0]
+    assert min(counts[4:]) > max_patches(0.2, layout.num_patches)
 
 
 def test_looking_ahead_waits_for_the_cut():
@@ -321,8 +362,9 @@ def test_what_cannot_be_done_is_refused_in_words():
         Replenish(SMALL).open(layout, Budget(threshold=-0.1))
     with pytest.raises(ValueError, match=r"\(64, 64, 3\) uint8, got \(60, 64, 3\)"):
         Replenish(SMALL).open(layout, Budget()).step(moving_clip(60, 64, frames=1))
-    with pytest.raises(BudgetError, match="too few for frame 2"):
-        Replenish(SMALL).open(layout, Budget(ratio=(0.1, 0.1))).step(moving_clip(64, 64, frames=3))
+    for too_many_or_few in (2, 15, 17):
+        with pytest.raises(BudgetError, match=f"one number or 16, one for each frame of a clip, got {too_many_or_few}"):
+            Replenish(SMALL).open(layout, Budget(ratio=[0.1] * too_many_or_few))
 
 
 CLIPS = Path(__file__).parents[2] / "shared" / "videos" / "val"

@@ -145,7 +145,7 @@ def test_each_frame_of_a_clip_may_have_its_own_ratio(frames):
     gaze = gaze_in_steps(make_selector("detail"), frames[:20], LAYOUTS["resized"], Budget(ratio=ratios), [3])
     expected = [math.floor(Fraction(t % 16 + 1, 20) * 265) for t in range(20)]
     assert gaze.count.tolist() == expected
-    with pytest.raises(BudgetError, match="too few for frame 2"):
+    with pytest.raises(BudgetError, match="one number or 16, one for each frame of a clip, got 2"):
         gaze_at(make_selector("detail"), frames[:3], LAYOUTS["resized"], Budget(ratio=(0.1, 0.2)))
 
 

@@ -54,6 +54,26 @@ class Budget:
             return ()
         return self.ratio if isinstance(self.ratio, tuple) else (cast("float", self.ratio),)
 
+    def check_one_ratio_a_frame(self) -> None:
+        """Refuse a list of ratios that does not name one for each frame of a clip.
+
+        Raises:
+            BudgetError: the list is neither one number nor as long as a clip.
+        """
+        if len(self.ratios()) not in (0, 1, CLIP_FRAMES):
+            raise BudgetError(
+                f"ratio must be one number or {CLIP_FRAMES}, one for each frame of a clip, got {len(self.ratios())}"
+            )
+
+    def max_patches_of_clip(self, num_patches: int, num_frames: int) -> int:
+        """Most gazes that the first ``num_frames`` frames of a clip may have together when they share the ratio.
+
+        That is the ratio of what these frames have, and at least 1 for each of them; so a clip that ends early
+        has kept no more than a whole one would. Without a ratio it is all there is.
+        """
+        (ratio,) = self.ratios() or (1.0,)
+        return max(num_frames, max_patches(ratio, num_frames * num_patches)) if num_frames else 0
+
     def max_patches(self, num_patches: int, frame_of_clip: int) -> int:
         """Most gazes that frame number ``frame_of_clip`` of its clip may get, out of ``num_patches``; at least 1.
 

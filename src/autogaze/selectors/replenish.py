@@ -12,7 +12,7 @@ from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, Indices, PatchGrid
 from autogaze.selectors import spending
-from autogaze.selectors.base import CLIP_FRAMES, Budget, clips, max_patches
+from autogaze.selectors.base import CLIP_FRAMES, Budget, clips
 from autogaze.selectors.canvas import Canvas
 from autogaze.selectors.cells import Cells, Pixels, Tiling
 from autogaze.selectors.distortion import HalfLevels, Scales, canvas_errors, loss, psnr_db
@@ -54,9 +54,11 @@ class Replenish:
         """Start on a video whose frames have this layout.
 
         Raises:
-            BudgetError: the threshold is negative, which no loss can reach.
+            BudgetError: the threshold is negative, which no loss can reach, or a list of ratios is not as long as
+                a clip.
             ValueError: the cells of some scale of the layout's grid are not whole pixels.
         """
+        budget.check_one_ratio_a_frame()
         if budget.threshold is not None and budget.threshold < 0:
             raise BudgetError(
                 f"replenish measures loss as mean absolute error, 0 to 1; no frame reaches a threshold of "
@@ -83,7 +85,7 @@ class ReplenishSession:
         """The canvas after the last frame that was stepped over."""
         self._tiling = Tiling(layout)
         self._frames_done = 0
-        self._pool = 0
+        self._spent = 0
 
     def step(self, frames: Frames) -> Gaze:
         """The gaze of the next frames of the video (any number of them, at least 1), with their times.
@@ -116,27 +118,25 @@ class ReplenishSession:
 
     def _step_within_pool(self, clip: Frames, position: int) -> list[Taken]:
         if position == 0:
-            self._pool = max_patches(self.budget.ratios()[0], CLIP_FRAMES * self.layout.num_patches)
-        if position + len(clip) == CLIP_FRAMES and len(clip) > 1:
-            return self._step_planned(clip, position)
-        taken = []
-        for number, rgb in enumerate(clip.rgb):
-            limit = self._share_alone(position + number, self._pool)
-            taken.append(self._advance(self._see(rgb), self.canvas.half_levels, max_patches=limit))
-            self._pool -= len(taken[-1].index)
+            self._spent = 0
+        # What the clip has used must be legal after every step: no step knows whether another one follows.
+        pool = self.budget.max_patches_of_clip(self.layout.num_patches, position + len(clip)) - self._spent
+        taken = self._step_planned(clip, pool) if len(clip) > 1 else self._step_alone(clip, position, pool)
+        self._spent += sum(len(part.index) for part in taken)
         return taken
 
-    def _share_alone(self, position: int, pool: int) -> int:
-        first = self._frames_done == 0 and position == 0
-        return spending.share_alone(pool, frames_left=CLIP_FRAMES - position, first_of_video=first)
+    def _step_alone(self, frame: Frames, position: int, pool: int) -> list[Taken]:
+        left = self.budget.max_patches_of_clip(self.layout.num_patches, CLIP_FRAMES) - self._spent
+        limit = min(pool, spending.even_share(left, frames_left=CLIP_FRAMES - position))
+        return [self._advance(self._see(frame.rgb[0]), self.canvas.half_levels, max_patches=limit)]
 
-    def _step_planned(self, clip: Frames, position: int) -> list[Taken]:
+    def _step_planned(self, clip: Frames, pool: int) -> list[Taken]:
         bytes_seen = len(clip) * self.layout.grid.num_scales * int(np.prod(self._tiling.tiles_shape))
         seen = [self._see(rgb) for rgb in clip.rgb] if bytes_seen <= LOOK_AHEAD_BYTES else None
 
         def run(allow: Callable[[int, int], tuple[int, float]]) -> tuple[list[Taken], HalfLevels]:
             """Take in each frame what ``allow(number, patches left)`` lets it: at most how many, of which gain."""
-            half_levels, left = self.canvas.half_levels.copy(), self._pool
+            half_levels, left = self.canvas.half_levels.copy(), pool
             taken: list[Taken] = []
             for number, rgb in enumerate(clip.rgb):
                 limit, least_gain = allow(number, left)
@@ -153,10 +153,14 @@ class ReplenishSession:
             taken, _ = run(lambda number, left: (left + 1, least_gain(number, least_worth)))
             return [len(part.index) for part in taken]
 
-        plan = spending.plan(spend, pool=self._pool)
+        def share(number: int, left: int) -> int:
+            first = self._frames_done == 0 and number == 0
+            return spending.even_share(left, frames_left=len(clip) - number, first_of_video=first)
+
+        plan = spending.plan(spend, pool=pool)
         runs = (
             run(lambda number, left: (left - sum(plan.counts[number + 1 :]), least_gain(number, plan.least_worth))),
-            run(lambda number, left: (self._share_alone(position + number, left), 0.0)),
+            run(lambda number, left: (share(number, left), 0.0)),
         )
         taken, self.canvas.half_levels = min(runs, key=lambda result: sum(part.remaining for part in result[0]))
         return taken

@@ -12,7 +12,7 @@ from autogaze.errors import BudgetError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, Indices, PatchGrid
-from autogaze.selectors.base import CLIP_FRAMES, Budget, SelectorSession, clips, max_patches
+from autogaze.selectors.base import CLIP_FRAMES, Budget, SelectorSession, clips
 
 # Shape letters: T frames, P patch indices of a layout, I of them inside the video.
 
@@ -65,8 +65,10 @@ class ScoredSelector:
         """Start on a video whose frames have this layout.
 
         Raises:
-            BudgetError: the budget has a threshold or a PSNR, which need a reconstruction.
+            BudgetError: the budget has a threshold or a PSNR, which need a reconstruction, or a list of ratios that
+                is not as long as a clip.
         """
+        budget.check_one_ratio_a_frame()
         for limit, value in (("threshold", budget.threshold), ("psnr_db", budget.psnr_db)):
             if value is not None:
                 raise BudgetError(
@@ -96,7 +98,6 @@ class ScoredSession:
 
         Raises:
             ValueError: the frames are not of the layout's height and width, or lack what the selector reads.
-            BudgetError: there is no ratio for one of the frames.
         """
         if (frames.height_px, frames.width_px) != (self.layout.height_px, self.layout.width_px):
             raise ValueError(
@@ -134,12 +135,8 @@ def choose(scores: FrameScores, layout: FrameLayout, budget: Budget, *, position
     if budget.per == "frame":
         return [inside[_best(score_TI[t], budget.max_patches(N, position + t))] for t in range(T)]
 
-    def allowance(frames: int) -> int:
-        (ratio,) = budget.ratios() or (1.0,)
-        return max(frames, max_patches(ratio, frames * N)) if frames else 0
-
     assert position + T <= CLIP_FRAMES
-    left = allowance(position + T) - allowance(position)
+    left = budget.max_patches_of_clip(N, position + T) - budget.max_patches_of_clip(N, position)
     chosen: dict[int, Indices] = {}
     for t in np.flatnonzero(scores.apart_T):
         chosen[int(t)] = _best(score_TI[t], budget.max_patches(N, position + int(t)))

@@ -1,20 +1,20 @@
 """Spreading one pool of patches over the 16 frames of a clip.
 
 A clip's frames share ``ratio · 16 · patches`` gazes, and never use more. A pool is worth more than the same number
-for every frame because frames differ: the first one finds an empty canvas, a still one needs nothing.
+for every frame because frames differ: the first one finds an empty canvas, a still one needs nothing. As a clip may
+end early, the frames up to the end of a step may have used ``ratio · frames · patches`` of it, wherever the step ends.
 
-* When the frames up to the clip's end are handed over together, the sum of their losses is made small as a
-  rate–distortion encoder does it: all stop at the same λ, and the λ that just uses the pool is found by
-  bisection (:func:`plan`). A patch is worth its gain, once for each frame that will still show it: of what is
-  pasted, :data:`STILL_TRUE` is taken to hold in the next frame, that share of it in the one after (:func:`lifetime`).
-* When they come one by one, nothing is known of those to come: a frame may use an even share of what is left,
-  the first one of the video that of :data:`FIRST_FRAME_WEIGHT` frames (:func:`share_alone`). What a frame leaves
-  stays in the pool, and the clip's last frame may use all of it.
+* The frames that a step hands over together share what they may use. The sum of their losses is made small as a
+  rate–distortion encoder does it: all stop at the same λ, and the λ that just uses the pool is found by bisection
+  (:func:`plan`). A patch is worth its gain, once for each frame that will still show it: of what is pasted,
+  :data:`STILL_TRUE` is taken to hold in the next frame, that share of it in the one after (:func:`lifetime`).
+* A frame that comes alone may use an even share of what its clip has left (:func:`even_share`). What a frame leaves
+  stays with its clip for the frames after it.
 
-The first way is a good guess, not an optimum (some patches live for long, others for one frame), so the second is
-tried as well where the first is possible, and the one with the lower sum of losses is taken: looking ahead is never
-worse. Both numbers were the best of a few tried on every fifth validation clip at 2, 5 and 10 % kept; neighbours change
-the loss by less than 3 %.
+The first way is a good guess, not an optimum (some patches live for long, others for one frame), so even shares are
+tried as well where several frames are known, the first one of the video with that of :data:`FIRST_FRAME_WEIGHT`
+frames, and what has the lower sum of losses is taken. Both numbers were the best of a few tried on every fifth
+validation clip at 2, 5 and 10 % kept; neighbours change the loss by less than 3 %.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _MAX_TRIALS = 24
 _WASTE = 0.02
 
 
-def share_alone(pool: int, *, frames_left: int, first_of_video: bool) -> int:
-    """Patches that a frame handed over alone may use of a pool for it and the ``frames_left − 1`` after it."""
+def even_share(pool: int, *, frames_left: int, first_of_video: bool = False) -> int:
+    """Patches that a frame may use of a pool for it and the ``frames_left − 1`` after it."""
     weight = FIRST_FRAME_WEIGHT if first_of_video else 1
     return -(-pool * weight // (frames_left - 1 + weight))
 
