@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import autogaze
 from autogaze.errors import VideoError
 from autogaze.frames import Frames
 from autogaze.sampling import Sampling
@@ -256,3 +257,80 @@ def test_relative_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read(".")[1].name == "walk"
     assert read(f"..{os.sep}walk")[1].name == "walk"
     assert read("*.png")[1].name == "images"
+
+
+def test_one_source_is_no_list_of_sources(tmp_path: Path) -> None:
+    for one in ("clip.mp4", tmp_path):
+        with pytest.raises(TypeError, match="find_sources takes a list of sources, got one: use "):
+            find_sources(one)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["2024-01-01T12:30:45.mp4", "C:x.mp4", "file:x.mp4", "http:x.mp4", "a%03d.mp4"])
+def test_a_file_may_have_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "plain.mp4", numbered_frames(3)).rename(name)
+    assert len(read(name)[0]) == len(read(Path(name), sampling=Sampling(count=3))[0]) == 3
+    (tmp_path / "a:b").mkdir()
+    autogaze.gaze_to_files(name, "a:b", model="uniform", ratio=0.1, sheet=False)
+    assert len(list(Path("a:b").iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".mp4", "x/" * 5000, "x" * 5000 + "*"])
+def test_a_name_that_is_too_long(name: str) -> None:
+    for look in (open_video, lambda name: find_sources([name]), autogaze.gaze):
+        with pytest.raises(VideoError) as error:
+            look(name)
+        assert len(str(error.value)) < 6000
+
+
+def test_no_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_images(tmp_path, TRUTH[:2])
+    monkeypatch.chdir(tmp_path)
+    for look in (open_video, lambda name: find_sources([name])):
+        with pytest.raises(VideoError, match="empty name"):
+            look("")
+    assert len(read(".")[0]) == 2
+
+
+@pytest.mark.parametrize("at", range(8, 60, 4))
+def test_an_image_with_a_damaged_header(tmp_path: Path, at: int) -> None:
+    save_images(tmp_path, TRUTH[:1])
+    content = bytearray((tmp_path / "frame0.png").read_bytes())
+    content[at : at + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "frame0.png").write_bytes(content)
+    try:
+        read(tmp_path / "frame0.png")
+    except VideoError as error:
+        assert "frame0.png" in str(error)
+
+
+# Results beside their sources
+
+
+def test_results_are_no_sources(tmp_path: Path) -> None:
+    folder = save_images(tmp_path / "photos", TRUTH[:3])
+    options = {"model": "uniform", "ratio": 0.1}
+    first = autogaze.gaze_to_files(folder, folder, **options)
+    assert len(list(folder.iterdir())) == 3 + 4
+    assert find_sources([str(folder)]) == [str(folder)]
+    assert find_sources([f"{folder}/*"]) == [f"{folder}/*"]
+    assert len(read(folder)[0]) == len(read(f"{folder}/*.png")[0]) == 3
+    assert autogaze.gaze_to_files(folder, folder, **options) == first, "nothing has changed, nothing is done again"
+    overlay = str(folder / "photos.overlay.mp4")
+    assert find_sources([overlay]) == [overlay], "named by itself it is a video"
+    for nothing in (f"{folder}/*.mp4", f"{folder}/**/*.mp4"):
+        with pytest.raises(VideoError, match="nothing matches"):
+            find_sources([nothing])
+
+
+def test_a_folder_of_nothing_but_results_is_refused(tmp_path: Path) -> None:
+    autogaze.gaze_to_files(TRUTH[:2], tmp_path, model="uniform", ratio=0.1)
+    with pytest.raises(VideoError, match=r"holds no video and no image .* results of autogaze do not count"):
+        find_sources([str(tmp_path)])
+
+
+def test_what_only_looks_like_a_result_is_a_source(tmp_path: Path) -> None:
+    mine = write_video(tmp_path / "mine.overlay.mp4", numbered_frames(2))
+    (tmp_path / "mine.json").write_text('{"label": "cat"}')
+    other = write_video(tmp_path / "other.overlay.mp4", numbered_frames(2))
+    assert find_sources([str(tmp_path)]) == [str(mine), str(other)]

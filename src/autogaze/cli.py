@@ -90,8 +90,7 @@ class GazeCommand:
             raise AutoGazeError("--tiles and --resize exclude each other; give one of them")
         ratio = _ratios(self.ratio)
         check_out(self.out)
-        # A folder of videos may hold the overlays of an earlier run.
-        found = [s for s in find_sources(self.sources) if not s.endswith(".overlay.mp4") or s in self.sources]
+        found = find_sources(self.sources)
         outcomes: list[Outcome] = []
         visible = sys.stderr.isatty() and not self.quiet
         with terminal.ProgressBar(num_sources=len(found), visible=visible) as bar:

@@ -17,12 +17,20 @@ from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
 from autogaze.names import result_name, result_names
 from autogaze.pipeline import GazeStream, OnProgress, Options, Recipe, make_recipe
-from autogaze.summary import ForeignFileError, StageSeconds, Summary, SummaryFileError, fingerprint
+from autogaze.summary import (
+    DATA,
+    OVERLAY,
+    SHEET,
+    SUMMARY,
+    ForeignFileError,
+    StageSeconds,
+    Summary,
+    SummaryFileError,
+    fingerprint,
+)
 from autogaze.video import VideoSource
 from autogaze.visualize import ContactSheet, OverlayWriter
 
-DATA, SUMMARY, OVERLAY, SHEET = ".gaze", ".json", ".overlay.mp4", ".sheet.png"
-"""Endings of the files of a result."""
 _STOPS_EVERYTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 

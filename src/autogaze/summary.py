@@ -17,6 +17,8 @@ from autogaze.gaze import Gaze
 
 FORMAT = "autogaze-summary"
 FORMAT_VERSION = 1
+DATA, SUMMARY, OVERLAY, SHEET = ".gaze", ".json", ".overlay.mp4", ".sheet.png"
+"""Endings of the files of a result."""
 
 
 class SummaryFileError(AutoGazeError):
@@ -226,11 +228,31 @@ def versions() -> dict[str, str]:
     }
 
 
+def is_result(file: str | os.PathLike[str]) -> bool:
+    """Whether a file belongs to a result: it has the ending of one, and the summary of autogaze beside it."""
+    path = Path(file)
+    ending = next((ending for ending in (DATA, SUMMARY, OVERLAY, SHEET) if path.name.endswith(ending)), None)
+    if ending is None:
+        return False
+    try:
+        with path.with_name(path.name.removesuffix(ending) + SUMMARY).open("rb") as summary:
+            return f'"format": "{FORMAT}"'.encode() in summary.read(100)
+    except OSError:
+        return False
+
+
 def fingerprint(path: str | os.PathLike[str]) -> str | None:
-    """Size and time of change of a file, or of all files of a folder together; None if there is no such path."""
+    """Size and time of change of a file, or of all files of a folder together; None if there is no such path.
+
+    Results in the folder do not count: writing them does not change a source.
+    """
     path = Path(path)
     try:
-        files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.is_file())
+        files = (
+            [path]
+            if path.is_file()
+            else sorted(entry for entry in path.iterdir() if entry.is_file() and not is_result(entry))
+        )
         stats = [file.stat() for file in files]
     except (OSError, ValueError):  # ValueError: a null character
         return None

@@ -24,10 +24,12 @@ from autogaze.video_sources import (
     IMAGE_SUFFIXES,
     Source,
     SourceFrame,
+    check_named,
     find_sources,
     has_wildcard,
     images_of,
     name_of,
+    unreachable,
 )
 
 __all__ = ["MAX_SIDE_PX", "MOTION_VECTOR_DTYPE", "VideoReader", "VideoSource", "find_sources", "open_video"]
@@ -159,7 +161,12 @@ def open_video(
 
 def _open(source: VideoSource, *, motion_vectors: bool) -> Source:
     if isinstance(source, str | os.PathLike):
-        return _open_named(os.fspath(source), motion_vectors=motion_vectors)
+        named = os.fspath(source)
+        check_named(named)
+        try:
+            return _open_named(named, motion_vectors=motion_vectors)
+        except OSError as error:
+            raise VideoError(unreachable(named, error)) from error
     if motion_vectors:
         raise VideoError("motion vectors are part of coded video; an array, tensor or list of images has none")
     if isinstance(source, np.ndarray):

@@ -123,7 +123,7 @@ class ContainerSource:
             VideoError: a camera has no end.
         """
         if self._live:
-            raise VideoError(f"{self._location} has no end, so a count cannot be spread over it; use stride or fps")
+            raise VideoError(f"{self._location} has no end that frames could be spread over; use stride or fps instead")
         with _open(self._location, format=None, options={}) as container:
             stream = _video_stream(container, self._location)
             if stream.codec_context.name == "vp8":  # has packets that are never shown
@@ -214,8 +214,10 @@ def open_camera(source: str, *, motion_vectors: bool = False) -> ContainerSource
 
 def _open(location: str, *, format: str | None, options: Mapping[str, str]) -> InputContainer:
     timeout = URL_TIMEOUTS_SECONDS if is_url(location) else None
+    # FFmpeg takes what stands before a colon for a protocol, unless a slash comes first.
+    place = str(Path(location).absolute()) if format is None and not is_url(location) else location
     try:
-        return av.open(location, "r", format=format, options=dict(options), timeout=timeout, metadata_errors="replace")
+        return av.open(place, "r", format=format, options=dict(options), timeout=timeout, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{location} cannot be opened as a video: {_reason(error)}; it may be incomplete or not a video"

@@ -18,6 +18,8 @@ from autogaze.video_sources import ASSUMED_FPS, SourceFrame
 
 ANIMATED_FORMATS = frozenset({"WEBP", "PNG", "TIFF", "AVIF"})
 """Image formats whose further images are further frames (not so in MPO, whose second image is a depth map)."""
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError)
+"""What reading a damaged image raises."""
 
 
 class IndexedSource:
@@ -114,7 +116,7 @@ class AnimatedImageSource:
             try:
                 self._image.seek(number)
                 rgb = image_rgb(self._image)
-            except (OSError, EOFError) as error:
+            except DAMAGED as error:
                 self.warnings.append(f"damaged at frame {number} ({time_seconds:.3f} s): {_one_line(error)}")
                 return
             if rgb.shape[:2] != (self.height_px, self.width_px):
@@ -158,7 +160,7 @@ def open_image(path: Path) -> IndexedSource | AnimatedImageSource:
             check_size(image.height, image.width, what=str(path))
             animated = image.format in ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1
         return AnimatedImageSource(path) if animated else open_images([path], name=path.stem, what=str(path))
-    except (OSError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise VideoError(f"{path} cannot be read as an image: {_one_line(error)}") from error
 
 
@@ -275,7 +277,7 @@ def _file_rgb(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return image_rgb(image)
-    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, *DAMAGED) as error:
         raise OSError(str(error)) from error
 
 

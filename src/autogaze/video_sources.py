@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autogaze.errors import VideoError
+from autogaze.summary import is_result
 
 ASSUMED_FPS = 30.0
 """Frames a second of sources that do not say: folders of images, arrays, tensors, lists."""
@@ -22,6 +24,8 @@ CAMERA = "camera:"
 """What the name of a webcam starts with, as in ``camera:0``."""
 
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm"])
+LONGEST_SHOWN = 200
+"""Letters of a name that an error repeats."""
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv",
@@ -125,7 +129,9 @@ def images_of(source: str) -> list[Path]:
     if has_wildcard(source):
         files = _matches(source)
         if not files:
-            raise VideoError(f"nothing matches {source}; check the folder and the pattern")
+            raise VideoError(
+                f"nothing matches {source}; check the folder and the pattern (results of autogaze do not count)"
+            )
         where = f"what {source} matches"
     else:
         files = _inside(source)
@@ -138,7 +144,10 @@ def images_of(source: str) -> list[Path]:
             f"give one of them, as {videos[0]}, or list them with find_sources"
         )
     if not images:
-        raise VideoError(f"{where} holds no video and no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise VideoError(
+            f"{where} holds no video and no image ({', '.join(sorted(IMAGE_SUFFIXES))}); "
+            "results of autogaze do not count"
+        )
     return images
 
 
@@ -148,25 +157,46 @@ def find_sources(patterns: Sequence[str]) -> list[str]:
     A folder gives each video in it, or itself as one source if it holds images alone; folders inside it are
     searched only by a pattern with ``**``. A pattern gives each video it matches, or itself as one source if it
     matches images alone. Files, addresses and cameras stand as they are; so does what leads nowhere, for
-    :func:`~autogaze.video.open_video` to report, unless nothing at all leads anywhere.
+    :func:`~autogaze.video.open_video` to report, unless nothing at all leads anywhere. What autogaze wrote itself is
+    passed over in folders and patterns, see :func:`~autogaze.summary.is_result`.
 
     Raises:
         VideoError: nothing was found.
+        TypeError: one source was given, not a list of them.
     """
+    if isinstance(patterns, (str, os.PathLike)):
+        raise TypeError(f"find_sources takes a list of sources, got one: use [{patterns!r}]")
     found: dict[str, None] = {}
     problems: list[str] = []
     for pattern in map(str, patterns):
         try:
             found.update(dict.fromkeys(_expand(pattern)))
-        except VideoError as error:
+        except (VideoError, OSError) as error:
             found[pattern] = None
-            problems.append(str(error))
+            problems.append(str(error) if isinstance(error, VideoError) else unreachable(pattern, error))
     if len(problems) == len(patterns):
         raise VideoError(problems[0] if problems else "no source was named; give a file, folder, pattern or address")
     return list(found)
 
 
+def unreachable(source: str, error: OSError) -> str:
+    """What to say of a source that the system does not let anyone look for, as for a name that is too long."""
+    named = source if len(source) <= LONGEST_SHOWN else f"{source[:LONGEST_SHOWN]}…"
+    return f"{named} cannot be reached: {error.strerror or error}; check the path"
+
+
+def check_named(source: str) -> None:
+    """Refuse no name at all, which the system would take for the current folder.
+
+    Raises:
+        VideoError: the name is empty.
+    """
+    if not source:
+        raise VideoError('a source has an empty name; give a file, folder, pattern or address ("." is this folder)')
+
+
 def _expand(pattern: str) -> list[str]:
+    check_named(pattern)
     if pattern.startswith(CAMERA) or is_url(pattern):
         return [pattern]
     if has_wildcard(pattern):
@@ -192,11 +222,12 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _matches(pattern: str) -> list[str]:
-    return sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - pathlib refuses absolute patterns
+    files = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib refuses absolute patterns
+    return sorted((file for file in files if not is_result(file)), key=natural_key)
 
 
 def _inside(folder: str) -> list[str]:
-    files = (file for file in Path(folder).iterdir() if not file.name.startswith("."))
+    files = (file for file in Path(folder).iterdir() if not file.name.startswith(".") and not is_result(file))
     return sorted(map(str, files), key=natural_key)
 
 

@@ -55,7 +55,8 @@ class VideoWriter:
         """
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
-            container = av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
+            # FFmpeg takes what stands before a colon for a protocol, unless a slash comes first.
+            container = av.open(str(temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
             stack.push(lambda kind, *_: _close(container, failed=kind is not None))
             stream = self._add_stream(container)
             container.start_encoding()
