@@ -294,7 +294,8 @@ def _line_and_status(error: Exception) -> tuple[str, int]:
     from autogaze import terminal
 
     if isinstance(error, (AutoGazeError, OSError, ValueError, ImportError, MemoryError)):
-        return terminal.error_line(error), EXIT_FAILED
+        # The one option that is called otherwise in Python.
+        return re.sub(r"\bpsnr_db\b", "--psnr", terminal.error_line(error)), EXIT_FAILED
     return f"a bug: {type(error).__name__}: {error}; please report it with the output of --debug", EXIT_BUG
 
 

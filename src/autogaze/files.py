@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, Unpack
@@ -31,6 +33,10 @@ from autogaze.summary import (
 from autogaze.video import VideoSource
 from autogaze.visualize import ContactSheet, OverlayWriter
 
+if sys.platform != "win32":
+    import fcntl
+
+_WAYS_OUT = "--overwrite replaces what is there, another --out keeps it"
 _STOPS_EVERYTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -77,22 +83,26 @@ def gaze_to_files(
     Args:
         source: see :func:`~autogaze.pipeline.gaze`.
         out: the folder.
-        name: what the files are called; None takes the source's own name without its ending.
+        name: what the files are called, a plain file name; None takes the source's own name without its ending.
         overlay: whether to write the overlay.
         sheet: whether to write the contact sheet.
-        overwrite: whether to do again what is complete, and to replace a ``<name>.json`` of another program.
+        overwrite: whether to do again what is complete, and to replace files of those names that are no result of
+            this source.
         on_progress: called after each window of frames.
         options: the options of :func:`~autogaze.pipeline.gaze`.
 
     Raises:
-        OutputError: ``out`` is not a folder, or holds a ``<name>.json`` of another program.
+        OutputError: ``out`` is not a folder, or holds files of those names that are no result of this source; or the
+            name is not a plain file name.
         OSError: a file cannot be written.
         AutoGazeError: as :func:`~autogaze.pipeline.gaze`.
     """
+    if name is not None and (name in ("", ".", "..") or re.search(r"[/\\\0]", name)):
+        raise OutputError(f"name must be a plain file name, got {name!r}; folders are what out is for")
     job = _Job(
         source=source,
         out=Path(out),
-        name=name or result_name(source),
+        name=result_name(source) if name is None else name,
         overlay=overlay,
         sheet=sheet,
         overwrite=overwrite,
@@ -120,9 +130,12 @@ def gaze_many(
 
     Raises:
         OutputError: ``out`` is not a folder.
+        TypeError: one source was given, not a list of them.
         OSError: there is no room to write, so that the other sources would fail too.
         AutoGazeError: the options are not legal; see :func:`~autogaze.pipeline.make_recipe`.
     """
+    if isinstance(sources, (str, os.PathLike)):
+        raise TypeError(f"gaze_many takes a list of sources, got one: use [{sources!r}], or gaze_to_files")
     recipe = make_recipe(**options)
     check_out(out)
     outcomes = []
@@ -188,23 +201,46 @@ class _Job:
         """The summary of an earlier run that this one would only repeat.
 
         Raises:
-            OutputError: there is a file of another program where the summary goes.
+            OutputError: the files would take the places of others that are no result of this source.
         """
-        if self.overwrite or not isinstance(self.source, (str, os.PathLike)):
+        for file in self.files():
+            if (self.out / file).is_dir():
+                raise OutputError(f"{self.out / file} is a folder, and a file goes there; choose another --out")
+        if self.overwrite:
             return None
         try:
             summary = Summary.load(self.summary_path)
         except ForeignFileError as error:
-            raise OutputError(f"{error}; --overwrite replaces it, another --out keeps it") from error
-        except (FileNotFoundError, SummaryFileError):
+            raise OutputError(f"{error}; {_WAYS_OUT}") from error
+        except FileNotFoundError:
+            self._check_free(self.files())
+            return None
+        except SummaryFileError:
+            return None
+        if not self._is_of_this_source(summary):
+            raise OutputError(f"{self.summary_path} is the result of {summary.source}; {_WAYS_OUT}")
+        self._check_free(set(self.files()) - set(summary.files))
+        if not isinstance(self.source, (str, os.PathLike)):
             return None
         same = (
             summary.settings == self.recipe.settings
             and summary.source_fingerprint == self.fingerprint()
-            and (summary.source_fingerprint is not None or summary.source == self.source_name)
             and all((self.out / file).is_file() for file in self.files())
         )
         return summary if same else None
+
+    def _is_of_this_source(self, summary: Summary) -> bool:
+        if summary.source == self.source_name:
+            return True
+        if summary.source_fingerprint is not None and summary.source_fingerprint == self.fingerprint():
+            return True  # the same file after it was moved, or by another path
+        named = isinstance(self.source, (str, os.PathLike))
+        return named and os.path.realpath(summary.source) == os.path.realpath(self.source_name)
+
+    def _check_free(self, files: Iterable[str]) -> None:
+        taken = [self.out / file for file in sorted(files) if os.path.lexists(self.out / file)]
+        if taken:
+            raise OutputError(f"{', '.join(map(str, taken))}: there already and no result of autogaze; {_WAYS_OUT}")
 
     def run(self, on_progress: OnProgress | None) -> Summary:
         fingerprint_before = self.fingerprint()
@@ -237,7 +273,11 @@ class _Job:
         """Everything but the summary, in one pass; returns the whole gaze and the seconds spent writing."""
         seconds = 0.0
         parts: list[Gaze] = []
-        sheet = ContactSheet(layout=stream.layout, title=self.name) if self.sheet else None
+        sheet = (
+            ContactSheet(layout=stream.layout, title=f"{self.name} ({self.recipe.selector.name})")
+            if self.sheet
+            else None
+        )
         with ExitStack() as stack:
             overlay: OverlayWriter | None = None
             for frames, gaze in stream:
@@ -260,9 +300,22 @@ class _Job:
 
     def _publish(self, folder: Path) -> None:
         """Move the finished files to their places; the summary goes first and comes last, so it never lies."""
-        self.summary_path.unlink(missing_ok=True)
-        for file in self.files():
-            (folder / file).replace(self.out / file)
+        with _alone_in(self.out):
+            stale = self._stale()
+            self.summary_path.unlink(missing_ok=True)
+            for file in stale:
+                (self.out / file).unlink(missing_ok=True)
+            for file in self.files():
+                (folder / file).replace(self.out / file)
+
+    def _stale(self) -> list[str]:
+        """Pictures of the result that is replaced which the new one does not have."""
+        try:
+            earlier = Summary.load(self.summary_path).files
+        except (OSError, SummaryFileError):
+            return []
+        pictures = (f"{self.name}{ending}" for ending in (OVERLAY, SHEET))
+        return [file for file in pictures if file in earlier and file not in self.files()]
 
 
 def _outcome(job: _Job, on_progress: OnProgress | None) -> Outcome:
@@ -291,3 +344,18 @@ def _staging(out: Path, name: str) -> Iterator[Path]:
         for parent in made:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """While files are moved into a folder no other run does so, lest a result be of two runs."""
+    if sys.platform == "win32":  # has no such locks
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

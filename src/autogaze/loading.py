@@ -99,12 +99,14 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        kind = torch.device(device).type
+        wanted = torch.device(device)
         torch.empty(0, device=device)
+        if wanted.type == "cpu" and wanted.index:
+            raise RuntimeError("there is one cpu, whatever its number")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AutoGazeError(
             f"device {device!r} cannot be used here; legal are cpu, cuda, cuda:0, mps as far as the machine "
             f"has them (`autogaze checks` lists them)"
         ) from error
-    if kind == "meta":
+    if wanted.type == "meta":
         raise AutoGazeError("device 'meta' holds no values; use cpu, cuda or mps")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, TypedDict, Unpack
+
+import numpy as np
 
 from autogaze.errors import VideoError
 from autogaze.frames import Frames
@@ -104,7 +107,7 @@ def make_recipe(
     """
     if mode not in ("tiles", "resize"):
         raise ValueError(f'mode must be "tiles" or "resize", got {mode!r}')
-    sampling = Sampling(stride=stride, fps=fps, count=frames)
+    sampling = _sampling(stride=stride, fps=fps, frames=frames)
     budget = Budget(ratio=as_limit(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
     selector = load_selector(model, device=device)
     if ratio is None and threshold is None and psnr_db is None:
@@ -126,9 +129,9 @@ def make_recipe(
             threshold=budget.threshold,
             psnr_db=budget.psnr_db,
             per=budget.per,
-            stride=stride,
-            fps=fps,
-            frames=frames,
+            stride=sampling.stride,
+            fps=sampling.fps,
+            frames=sampling.count,
             mode=mode,
         ),
     )
@@ -295,6 +298,9 @@ def stream(
         CheckpointError: there is no such model, or it cannot be loaded.
         ValueError: the size or the mode is not legal, or the selector reads motion vectors, which bare frames lack.
     """
+    for name, side_px in (("height_px", height_px), ("width_px", width_px)):
+        if isinstance(side_px, bool) or not isinstance(side_px, int | np.integer) or side_px < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {side_px!r}")
     recipe = make_recipe(
         model=model, ratio=ratio, threshold=threshold, psnr_db=psnr_db, per=per, mode=mode, device=device
     )
@@ -303,8 +309,16 @@ def stream(
             f"{recipe.selector.name} reads motion vectors, which a stream of bare frames does not have; "
             "use flow or difference, or gaze at the video file"
         )
-    layout = recipe.layout(height_px=height_px, width_px=width_px)
+    layout = recipe.layout(height_px=int(height_px), width_px=int(width_px))
     return GazeSession(recipe.selector.open(layout, recipe.budget))
+
+
+def _sampling(*, stride: int | None, fps: float | None, frames: int | None) -> Sampling:
+    """The sampling, whose errors call its options what :func:`gaze` calls them."""
+    try:
+        return Sampling(stride=stride, fps=fps, count=frames)
+    except ValueError as error:
+        raise ValueError(re.sub(r"\bcount\b", "frames", str(error))) from None
 
 
 def _identity(model: Model, selector: Selector) -> tuple[str, str | None]:

@@ -36,8 +36,11 @@ class Sampling:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+            object.__setattr__(self, name, int(value))
         if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps < math.inf):
             raise ValueError(f"fps must be a finite number above 0 (frames a second), got {self.fps!r}")
+        if self.fps is not None:
+            object.__setattr__(self, "fps", float(self.fps))
 
     def num_kept(self, num_frames: int, *, source_fps: float) -> int:
         """Frames kept of a video of ``num_frames`` at a constant ``source_fps``."""

@@ -101,7 +101,9 @@ def complain(text: str) -> None:
 def error_line(error: BaseException) -> str:
     """What went wrong, in one line that says what to do where autogaze does not say so itself."""
     if isinstance(error, OSError) and error.strerror:
-        where = f"{_told(Path(os.fsdecode(error.filename)))}: " if isinstance(error.filename, (str, bytes)) else ""
+        # Of two names the second is where something was to go; the first is temporary.
+        named = error.filename if error.filename2 is None else error.filename2
+        where = f"{_told(Path(os.fsdecode(named)))}: " if isinstance(named, (str, bytes)) else ""
         advice = "; free some room or choose another --out" if error.errno in _NO_ROOM else ""
         return f"{where}{error.strerror}{advice}"
     if isinstance(error, MemoryError):
@@ -118,7 +120,7 @@ def outcome_line(outcome: Outcome, *, out: Path) -> str:
         return f"{outcome.source}: already complete, skipped (--overwrite does it again) → {where}"
     summary = outcome.summary
     return (
-        f"{outcome.source}: {summary.frames} frames, "
+        f"{outcome.source}: {summary.frames} {'frame' if summary.frames == 1 else 'frames'}, "
         f"{summary.patches_kept:,} of {summary.patches_total:,} patches kept ({summary.kept_share:.1%}), "
         f"{summary.seconds.total:.1f} s → {where}"
     )
