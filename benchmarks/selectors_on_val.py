@@ -152,9 +152,14 @@ def means(curves: Curves) -> list[dict[str, object]]:
     rows = []
     for label, limits in curves.items():
         for limit, points in limits.items():
-            columns = {name: float(np.mean([getattr(p, name) for p in points])) for name in asdict(points[0])}
+            columns = {name: _mean([getattr(point, name) for point in points]) for name in asdict(points[0])}
             rows.append({"selector": label, "limit": float(limit), **columns})
     return rows
+
+
+def _mean(values: list[float]) -> float | None:
+    """The mean; None where it is not known for every clip, since JSON has no NaN."""
+    return None if np.isnan(values).any() else float(np.mean(values))
 
 
 def main() -> None:
@@ -185,15 +190,14 @@ def main() -> None:
         "equal_loss": equal_loss(curves),
         "limits": means(curves),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     for row in result["limits"]:
-        print("{selector:32} {limit:<6} {kept:7.2%} {loss:.4f} {psnr_db:6.2f} dB  over {over:.2f}".format(**row))
+        over = "" if row["over"] is None else f"  over {row['over']:.2f}"
+        print("{selector:32} {limit:<6} {kept:7.2%} {loss:.4f} {psnr_db:6.2f} dB".format(**row) + over)
     for row in result["equal_loss"]:
         print(
             "loss {loss:.3f}  {selector:32} {kept:7.2%} ({clips_that_miss} miss)  {times_replenish:5.2f} × replenish  "
-            "random needs {random_needs_times:5.2f} ×, at its counts {random_at_replenish_counts_needs_times:5.2f} ×".format(
-                **row
-            )
+            "random needs {random_needs_times:5.2f} ×".format(**row)
         )
 
 
