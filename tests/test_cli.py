@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import autogaze
-from autogaze import checks
+from autogaze import checks, terminal
 from autogaze.cli import main
 from autogaze.gaze import Gaze
 from autogaze.selectors import SELECTORS
@@ -120,6 +121,27 @@ class TestGaze:
         for _ in range(2):
             assert [summary["name"] for summary in json.loads(autogaze_says(*words).out)] == ["clip", "other"]
 
+    def test_a_folder_of_nothing_but_results_is_refused(
+        self, video: Path, tmp_path: Path, autogaze_says: Command
+    ) -> None:
+        words = ("--model", "uniform", "--out", tmp_path / "out")
+        assert autogaze_says("gaze", video, *words).status == 0
+        said = autogaze_says("gaze", tmp_path / "out", *words)
+        assert (said.status, said.out) == (2, "")
+        assert "holds no video and no image" in said.err
+
+    def test_one_frame_is_one_frame(self, tmp_path: Path, autogaze_says: Command) -> None:
+        source = write_video(tmp_path / "one.mp4", num_frames=1)
+        said = autogaze_says("gaze", source, "--model", "uniform", "--out", tmp_path / "out")
+        assert said.out.startswith(f"{source}: 1 frame, ")
+
+    def test_help_tells_of_the_version(self, autogaze_says: Command) -> None:
+        assert "autogaze --version" in autogaze_says("--help").out
+
+    def test_an_error_names_the_file_that_could_not_be_made(self) -> None:
+        error = OSError(21, "Is a directory", "out/.a.x1/a.gaze", None, "out/a.gaze")
+        assert terminal.error_line(error) == "out/a.gaze: Is a directory"
+
 
 class TestInfo:
     def test_of_a_gaze_file(self, video: Path, tmp_path: Path, autogaze_says: Command) -> None:
@@ -204,6 +226,59 @@ class TestProcess:
             assert processes[sent].communicate(timeout=60) == ("", line)
             assert processes[sent].returncode == status
             assert not (tmp_path / sent.name).exists()
+
+    @pytest.mark.parametrize("imported", ["autogaze", "numpy", "tyro", "torch"])
+    def test_an_interruption_while_starting_leaves_no_traceback(self, tmp_path: Path, imported: str) -> None:
+        code = f"""
+import signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == {imported!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["gaze", "missing.mp4"]
+from autogaze_command import main
+main()
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (130, "")
+        assert done.stderr in ("", "autogaze: interrupted; nothing half-written is left\n")
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+    @pytest.mark.parametrize(
+        ("closed", "words", "status"),
+        [
+            (">&-", "info uniform", 0),
+            (">&-", "--version", 0),
+            (">&-", "gaze missing.mp4", 2),
+            ("2>&-", "gaze missing.mp4", 2),
+            (">&- 2>&-", "gaze missing.mp4", 2),
+        ],
+    )
+    def test_closed_streams(self, tmp_path: Path, closed: str, words: str, status: int) -> None:
+        command = f"{shlex.quote(sys.executable)} -m autogaze_command {words} {closed}"
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+    @pytest.mark.parametrize("num_sources", [1, 2])
+    def test_a_reader_that_goes_is_told_what_is_left_to_do(self, video: Path, tmp_path: Path, num_sources: int) -> None:
+        if num_sources == 2:
+            write_video(video.parent / "other.mp4")
+        reader, writer = os.pipe()
+        os.close(reader)
+        words = ["gaze", video.parent, "--model", "uniform", "--no-overlay", "--no-sheet"]
+        done = subprocess.run(
+            [sys.executable, "-m", "autogaze_command", *words],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        os.close(writer)
+        rest = "autogaze: 1 of 2 sources are done; the same command does the rest\n"
+        assert (done.returncode, done.stderr) == (2, rest if num_sources == 2 else "")
 
     @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
     def test_a_usage_error_is_one_line(self, tmp_path: Path, encoding: str) -> None:

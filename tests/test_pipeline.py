@@ -25,6 +25,7 @@ from autogaze.selectors import make_selector
 from autogaze.selectors.base import Budget
 from autogaze.summary import Summary, SummaryFileError
 from autogaze.video_writer import VideoWriter
+from autogaze.visualize import ContactSheet
 
 ENDINGS = [".gaze", ".json", ".overlay.mp4", ".sheet.png"]
 
@@ -227,6 +228,15 @@ class TestFiles:
         with pytest.raises(TypeError, match="gaze_many takes a list of sources, got one: use "):
             autogaze.gaze_many(one, tmp_path / "out")
 
+    def test_the_sheet_is_titled_with_name_and_selector(self, video: Path, tmp_path: Path) -> None:
+        autogaze.gaze_to_files(video, tmp_path, name="mine", model="uniform", ratio=0.1)
+        with GazeStream(video, recipe=make_recipe(model="uniform", ratio=0.1)) as stream:
+            sheet = ContactSheet(layout=stream.layout, title="mine (uniform)")
+            for frames, gaze in stream:
+                sheet.add(frames, gaze)
+        sheet.save(tmp_path / "expected.png")
+        assert (tmp_path / "mine.sheet.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
     def test_files_can_be_read_by_others(self, video: Path, tmp_path: Path) -> None:
         autogaze.gaze_to_files(video, tmp_path, model="uniform", ratio=0.1)
         umask = os.umask(0)
@@ -375,7 +385,8 @@ class TestSkipping:
                     time.sleep(0.01)
                 time.sleep(0.1)
                 assert not running.done() and not list(out.glob("square*"))
-            assert listed(out) == sorted(running.result(timeout=60).files)
+            summary = running.result(timeout=60)
+        assert listed(out) == sorted(summary.files)
 
 
 class _Failing:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TextIO
 
 import tyro
 
@@ -205,11 +205,8 @@ class _UsageError(AutoGazeError):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _terminate)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file may have a name that the terminal has no letters for.
-        sys.stdout.reconfigure(errors="replace")
     try:
+        _prepare()
         status = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -223,6 +220,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exc()
         status = _complain(*_line_and_status(error))
     sys.exit(status)
+
+
+def _prepare() -> None:
+    """Make signals and streams behave, whoever started this process."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell may have closed them, as `>&-` does.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file may have a name that the terminal has no letters for.
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
 
 
 def _run(words: list[str]) -> int:
@@ -240,7 +254,10 @@ def _parse(words: list[str]) -> GazeCommand | InfoCommand | ChecksCommand:
             return tyro.cli(
                 Command,
                 prog="autogaze",
-                description="Look at a video before the vision transformer does, and keep only what matters.",
+                description=(
+                    "Look at a video before the vision transformer does, and keep only what matters. "
+                    "`autogaze --version` tells the version."
+                ),
                 args=words or ["--help"],
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
             )
@@ -285,7 +302,7 @@ def _keeping_what_is_done(outcomes: Sequence[Outcome], num_sources: int) -> Iter
         yield
     except (KeyboardInterrupt, OSError):
         done = sum(outcome.summary is not None for outcome in outcomes)
-        if done:
+        if done and len(outcomes) < num_sources:
             _complain(f"{done} of {num_sources} sources are done; the same command does the rest", 0)
         raise
 
