@@ -31,6 +31,7 @@ def _argument(metavar: str | None) -> Any:
 
 
 EXIT_FAILED, EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 1, 130, 143
+_INTERRUPTED = ("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        status = _complain("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
+        status = _complain(*_INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has gone; without this Python complains once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -310,6 +311,11 @@ def _keeping_what_is_done(outcomes: Sequence[Outcome], num_sources: int) -> Iter
 def _line_and_status(error: Exception) -> tuple[str, int]:
     from autogaze import terminal
 
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):  # Python turns one into another error where classes are made
+            return _INTERRUPTED
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, (AutoGazeError, OSError, ValueError, ImportError, MemoryError)):
         # The one option that is called otherwise in Python.
         return re.sub(r"\bpsnr_db\b", "--psnr", terminal.error_line(error)), EXIT_FAILED
