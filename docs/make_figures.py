@@ -1,4 +1,4 @@
-"""Fill the tables of README.md with the figures that ``benchmarks/`` wrote.
+"""Fill the tables of README.md and of the model card with the figures that ``benchmarks/`` wrote.
 
 Run ``python docs/make_figures.py`` after a benchmark; ``--check`` only says whether the tables are up to date. A
 table stands between ``<!-- figures NAME -->`` and ``<!-- end -->``; each has a function here that turns one JSON file
@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "src" / "autogaze" / "checkpoints" / "gaze" / "README.md")
 SHOWN = (
     *("threshold 0.050", "threshold 0.025", "random patches, same number in every frame", "threshold 0.012"),
     *("ratio 0.05 per frame", "ratio 0.05 per clip"),
 )
 """Rows of the benchmark that the first screen has room for."""
+BY_THRESHOLD = "checkpoint, threshold"
+"""The bundled checkpoint in ``selectors_on_val.json``."""
 _TABLE = re.compile(r"(<!-- figures ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -63,8 +65,80 @@ def gaze_speed(data: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"One 16-frame clip, {data['weights']} weights, on {machine(data)}."])
 
 
-def _option(found: re.Match[str]) -> str:
-    return f"`{found[1]}={float(found[2]):g}`"
+def gaze_speed_gpu(data: dict[str, Any]) -> str:
+    """Time a clip takes on a GPU, alone and in batches."""
+    sizes = [size for size in (16, 64, 256) if f"batch_of_{size}" in data["rows"][0]]
+    heads = " | ".join(f"in batches of {size}" for size in sizes)
+    lines = [f"| gazes of a clip | one clip | {heads} |", "|:--|--:|" + "--:|" * len(sizes)]
+    for row in data["rows"]:
+        times = [row["engine"]["median_ms"], *(row[f"batch_of_{size}"]["per_clip_ms"] for size in sizes)]
+        lines.append(f"| {row['gazes']:,} ({row['pattern']}) | {' | '.join(f'{time:.1f} ms' for time in times)} |")
+    where = f"{data['machine']['device']} (torch {data['versions']['torch']})"
+    return "\n".join([*lines, "", f"Medians for a 16-frame clip on {where}; weights: {data['weights']}."])
+
+
+def bundled(data: dict[str, Any]) -> str:
+    """One sentence that ranks the bundled checkpoint between replenishment and chance."""
+    needed = _needed(data)
+    parts = [
+        f"{needed[BY_THRESHOLD, loss]['times_replenish']:.1f} times at a mean error of {loss:g} "
+        f"(random patches: {needed['random, ratio', loss]['times_replenish']:.0f} times)"
+        for loss in (0.05, 0.035, 0.025)
+    ]
+    return (
+        f"For the same error on {data['clips']} validation clips, the bundled gaze model needs more patches than "
+        f"`replenish`: {', '.join(parts)}."
+    )
+
+
+def equal_loss(data: dict[str, Any]) -> str:
+    """Patches each selector needs for the same loss."""
+    needed = _needed(data)
+    columns = {
+        "`replenish`": "replenish, threshold",
+        "this model, threshold": BY_THRESHOLD,
+        "this model, ratio": "checkpoint, ratio",
+        "difference": "difference, ratio",
+        "detail": "detail, ratio",
+        "random": "random, ratio",
+    }
+    lines = [f"| mean error | {' | '.join(columns)} |", "|:--|" + "--:|" * len(columns)]
+    for loss in sorted({row["loss"] for row in data["equal_loss"]}, reverse=True):
+        cells = []
+        for name in columns.values():
+            row = needed[name, loss]
+            never = f", {row['clips_that_miss']} never" if row["clips_that_miss"] else ""
+            cells.append(f"{row['kept']:.1%} ({row['times_replenish']:.1f}×{never})")
+        lines.append(f"| {loss:g} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Share of the patches needed, mean over {data['clips']} clips, and how many times those of `replenish`; "
+            '"never": clips that do not get there at any limit tried, counted as needing every patch.',
+        ]
+    )
+
+
+def limits(data: dict[str, Any]) -> str:
+    """What the checkpoint does with each threshold, beside what replenishment does."""
+    rows = {(row["selector"], row["limit"]): row for row in data["limits"]}
+    lines = [
+        "| threshold asked for | kept | mean error reached | PSNR | frames above | PSNR of `replenish` |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
+    for selector, limit in rows:
+        if selector == BY_THRESHOLD:
+            row, exact = rows[selector, limit], rows["replenish, threshold", limit]
+            lines.append(
+                f"| {limit:g} | {row['kept']:.1%} | {row['loss']:.4f} | {row['psnr_db']:.1f} dB | {row['over']:.0%} "
+                f"| {exact['psnr_db']:.1f} dB |"
+            )
+    return "\n".join(lines)
+
+
+def _needed(data: dict[str, Any]) -> dict[tuple[str, float], dict[str, Any]]:
+    return {(row["selector"], row["loss"]): row for row in data["equal_loss"]}
 
 
 def machine(data: dict[str, Any]) -> str:
@@ -76,6 +150,10 @@ def machine(data: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "replenish": ("replenish_table.json", replenish),
     "gaze-speed": ("gaze_speed.json", gaze_speed),
+    "gaze-speed-gpu": ("gaze_speed_h200.json", gaze_speed_gpu),
+    "bundled": ("selectors_on_val.json", bundled),
+    "equal-loss": ("selectors_on_val.json", equal_loss),
+    "limits": ("selectors_on_val.json", limits),
 }
 
 
@@ -92,9 +170,12 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text(encoding="utf-8")
-    new = filled(page)
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(new, encoding="utf-8")
-    elif new != page:
-        sys.exit("the tables of README.md are not those of benchmarks/; run: python docs/make_figures.py")
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        new = filled(page)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(new, encoding="utf-8")
+        elif new != page:
+            sys.exit(
+                f"the tables of {path.relative_to(ROOT)} are not those of benchmarks/; run: python docs/make_figures.py"
+            )
