@@ -73,7 +73,7 @@ class GazeCommand:
     no_sheet: Annotated[bool, _argument(None)] = False
     """Do not write the contact sheet."""
     overwrite: Annotated[bool, _argument(None)] = False
-    """Do again what is complete already."""
+    """Do again what is complete already, and replace files that are no result of the source."""
     json: Annotated[bool, _argument(None)] = False
     """Print one JSON array with one object per source, and nothing else."""
     quiet: Annotated[bool, _argument(None)] = False
