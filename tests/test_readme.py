@@ -19,7 +19,14 @@ import autogaze
 from autogaze import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARD = ROOT / "src" / "autogaze" / "checkpoints" / "gaze" / "README.md"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    CARD,
+]
 TOLERANCE = 0.02
 """Relative; another build of FFmpeg may round colours otherwise, and a few gazes with them."""
 
@@ -27,6 +34,10 @@ TOLERANCE = 0.02
 _BLOCK = re.compile(r"(<!-- not run.*?-->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.S)
 _COMMANDS = re.compile(r"```(?:console|sh|bash)\n(.*?)```", re.S)
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+
+
+def page_name(page: Path) -> str:
+    return "model card" if page == CARD else page.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +79,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")], ids=lambda page: page.name
+    "page", [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")], ids=page_name
 )
 def test_python_prints_what_stands_below_it(page: Path, project: Path) -> None:
     space: dict[str, object] = {"__name__": "__main__"}
@@ -93,7 +104,7 @@ def commands(text: str) -> list[str]:
     return [line for line in lines if line.startswith("autogaze ")]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_commands_can_be_parsed(page: Path) -> None:
     for line in commands(page.read_text(encoding="utf-8")):
         if line != "autogaze --version":
@@ -116,7 +127,7 @@ def test_every_public_name_is_explained() -> None:
         assert re.search(rf"\b{name}\b", text), name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text(encoding="utf-8")):
         target, _, anchor = "".join(link).partition("#")
