@@ -1,4 +1,5 @@
-# `make demo` gazes at the sample video, without weights and with the bundled gaze model; `make test` runs everything. Both build .venv first.
+# `make demo` gazes at the sample video, without weights and with the bundled gaze model; `make test` runs everything.
+# Both build .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
