@@ -4,14 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# Threads sleep while they wait, instead of spinning: several times faster on a machine that is busy otherwise.
-PATIENT := OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/.installed-core
 	$(BIN)/autogaze gaze examples/sample.mp4 --out gaze-demo --overwrite
-	$(PATIENT) $(BIN)/autogaze gaze examples/sample.mp4 --model bundled --resize --out gaze-demo/bundled --overwrite
+	$(BIN)/autogaze gaze examples/sample.mp4 --model bundled --resize --out gaze-demo/bundled --overwrite
 	@echo "Open sample.overlay.mp4 and sample.sheet.png in gaze-demo (replenish) and in gaze-demo/bundled (the gaze model)"
 
 test: $(VENV)/.installed-dev

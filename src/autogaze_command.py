@@ -14,6 +14,10 @@ def main() -> NoReturn:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # whoever ignores Ctrl-C, as nohup does, goes on ignoring it
         signal.signal(signal.SIGINT, _leave)
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        # Read once, when torch is imported. By default threads that wait for each other spin for so long that two of
+        # them on two busy cores take several times longer than one; this short a spin costs nothing on idle ones.
+        os.environ["GOMP_SPINCOUNT"] = "3000"
     from autogaze.cli import main as run
 
     run()

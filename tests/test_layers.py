@@ -13,7 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Geometry and what everyone needs
     ("errors", "extras", "grid", "algorithms", "algorithms.ntp"),
     # Data
-    ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils"),
+    ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils", "summary"),
     # Video in and out
     (
         *("video_pixels", "video_sources", "video_timing", "video_container", "video_images", "video"),
@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("models.autogaze", "models.autogaze.selector"),
     ),
     # A source in, a gaze out
-    ("loading", "names", "summary", "pipeline"),
+    ("loading", "names", "pipeline"),
     # Pictures and data sets
     (
         "captions",
