@@ -150,10 +150,11 @@ def test_sigterm_saves(footage: Path, tmp_path: Path) -> None:
         return log(*values)
 
     run._log_step = terminate  # type: ignore[method-assign]
+    before = signal.getsignal(signal.SIGTERM)
     with _stopping_on_sigterm(run):
         run.train()
     assert json.loads(next((tmp_path / "state").glob("*/progress.json")).read_text())["step"] == 1
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_loss_that_is_no_number_stops_and_loses_nothing(footage: Path, tmp_path: Path) -> None:
