@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class Scorer(Protocol):
         ...
 
 
-class ScoredSelector:
+class ScoredSelector(ABC):
     """Base of the selectors that score patches: candidates of all scales compete, the highest scores win.
 
     The whole budget is spent, in the order of the scores, ties by ascending index (coarse before fine). A patch
@@ -77,9 +78,9 @@ class ScoredSelector:
                 )
         return ScoredSession(self.scorer(layout), layout=layout, budget=budget)
 
+    @abstractmethod
     def scorer(self, layout: FrameLayout) -> Scorer:
         """What scores the frames of one video of this layout."""
-        raise NotImplementedError
 
 
 class ScoredSession:
