@@ -1,8 +1,7 @@
-import re
-
 """The bundled checkpoint is what its card says, gazes better than chance, and its absence is told."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
