@@ -40,7 +40,7 @@ def replenish(data: dict[str, Any]) -> str:
         spent = "–" if row["ms_median"] is None else f"{row['ms_median']:.0f} ms"
         lines.append(f"| {name} | {row['kept']:.1%} | {row['psnr_db']:.1f} dB | {row['loss']:.4f} | {spent} |")
     large = [
-        f"{video['size_px'][0]}×{video['size_px'][1]} in {video['tiles']} tiles: "
+        f"{Path(video['video']).stem} ({video['size_px'][0]}×{video['size_px'][1]}, {video['tiles']} tiles) "
         f"{video['frames_per_second']['median']:.1f} frames a second"
         for video in data["large"]
     ]

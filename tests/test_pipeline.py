@@ -128,6 +128,12 @@ class TestGaze:
 
 
 class TestErrors:
+    def test_a_slip_of_the_pen_gets_a_hint(self) -> None:
+        with pytest.raises(CheckpointError, match=r"'bundeld' is no model \(did you mean bundled\?\)"):
+            load_selector("bundeld")
+        with pytest.raises(CheckpointError, match=r"'\./nowhere' is no model and no such file or folder exists"):
+            load_selector("./nowhere")
+
     @pytest.mark.parametrize("ratio", [0, -1, 7, float("nan"), [0.1, 0.0], []])
     def test_a_ratio_out_of_range(self, video: Path, ratio: float) -> None:
         with pytest.raises(BudgetError, match="ratio must"):
@@ -153,7 +159,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("model", ["nothing", "", "replenish ", "./no/such/folder", "a/b/c", "\0", "x" * 5000])
     def test_a_model_that_is_none(self, model: str) -> None:
-        with pytest.raises(CheckpointError, match=r"is no model; legal are replenish, random.*bundled.*hub id"):
+        with pytest.raises(CheckpointError, match=r"is no model.*; legal are replenish, random.*bundled.*hub id"):
             load_selector(model)
 
     def test_a_file_that_is_no_checkpoint(self, video: Path) -> None:

@@ -233,3 +233,10 @@ def test_unknown_rule_for_coarse_gazes():
     gaze = random_gaze(0, layout=FrameLayout.resized(NATIVE, height_px=9, width_px=9))
     with pytest.raises(ValueError, match='must be "cover" or "drop", got \'keep\''):
         retarget(gaze, single(392, 14), coarse="keep")  # type: ignore[arg-type]
+
+
+def test_a_number_is_no_grid() -> None:
+    layout = FrameLayout.resized(PatchGrid(), height_px=224, width_px=224)
+    gaze = Gaze(index=np.array([0]), count=np.array([1]), layout=layout)
+    with pytest.raises(TypeError, match="grid must be a PatchGrid, got 24"):
+        retarget(gaze, 24)  # type: ignore[arg-type]

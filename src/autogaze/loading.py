@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -51,13 +52,14 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None) ->
     source = checkpoint_path(model)
     if source is None and not _HUB_ID.fullmatch(model):
         raise CheckpointError(
-            f"{model!r} is no model; legal are {', '.join(SELECTORS)}, {BUNDLED}, a checkpoint folder, "
-            f"a .safetensors file, or a hub id such as nvidia/AutoGaze"
+            f"{model!r} is no model{_nearest(model)}; legal are {', '.join(SELECTORS)}, {BUNDLED}, "
+            f"a checkpoint folder, a .safetensors file, or a hub id such as nvidia/AutoGaze"
         )
     # torch and the network are imported only by those who load one.
     from autogaze.models.autogaze.selector import AutoGazeSelector
 
-    return AutoGazeSelector.from_pretrained(str(source or model), device=device)
+    name = BUNDLED if model == BUNDLED else None
+    return AutoGazeSelector.from_pretrained(str(source or model), device=device, name=name)
 
 
 def _selector_of(model: Selector | AutoGaze) -> Selector:
@@ -95,6 +97,14 @@ def checkpoint_path(model: str) -> Path | None:
         return None
 
 
+def _nearest(model: str) -> str:
+    """A hint at what was meant, or nothing."""
+    if os.sep in model:
+        return " and no such file or folder exists"
+    close = get_close_matches(model, [*SELECTORS, BUNDLED], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
 def _check_device(device: str) -> None:
     import torch
 
@@ -105,8 +115,7 @@ def _check_device(device: str) -> None:
             raise RuntimeError("there is one cpu, whatever its number")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AutoGazeError(
-            f"device {device!r} cannot be used here; legal are cpu, cuda, cuda:0, mps as far as the machine "
-            f"has them (`autogaze checks` lists them)"
+            f"device {device!r} cannot be used on this machine; cpu always can, and `autogaze checks` lists the others"
         ) from error
     if wanted.type == "meta":
         raise AutoGazeError("device 'meta' holds no values; use cpu, cuda or mps")

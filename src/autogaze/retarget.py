@@ -30,8 +30,13 @@ def retarget(gaze: Gaze, grid: PatchGrid, *, coarse: Literal["cover", "drop"] = 
     The result's layout is one tile of ``grid`` over the frame. Frames may end up empty.
 
     Raises:
+        TypeError: ``grid`` is no :class:`~autogaze.grid.PatchGrid`.
         ValueError: ``grid`` is none of these, or ``coarse`` is neither "cover" nor "drop".
     """
+    if not isinstance(grid, PatchGrid):
+        raise TypeError(
+            f"grid must be a PatchGrid, got {grid!r}; 24 × 24 patches are PatchGrid(scales_px=(336,), patch_px=14)"
+        )
     if coarse not in ("cover", "drop"):
         raise ValueError(f'coarse must be "cover" or "drop", got {coarse!r}')
     if grid == gaze.layout.grid and gaze.layout.num_tiles == 1:

@@ -68,14 +68,15 @@ class AutoGazeSelector:
         *,
         positions: Positions | None = None,
         device: str | torch.device | None = None,
+        name: str | None = None,
     ) -> Self:
-        """A selector around :meth:`AutoGaze.from_pretrained` of the same arguments.
+        """A selector around :meth:`AutoGaze.from_pretrained` of the same arguments, called ``name`` in results.
 
         Raises:
             CheckpointError: nothing is there, or it does not fit its configuration.
         """
         model = AutoGaze.from_pretrained(source, positions=positions, device=device)
-        return cls(model, name=Path(source).name or str(source))
+        return cls(model, name=name or Path(source).name or str(source))
 
     @property
     def grid(self) -> PatchGrid:
