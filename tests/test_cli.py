@@ -357,3 +357,27 @@ main(sys.argv[1:])
         assert "clip" in shown
         assert "frames/s, " in shown
         assert "% kept" in shown
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (
+                ("chekcs",),
+                "autogaze: 'chekcs' is no command; legal are gaze, info, checks; `autogaze --help` tells more",
+            ),
+            (
+                ("gaze", "x.mp4", "--threshold", "abc"),
+                "--threshold: FLOAT was wanted, got 'abc'; `autogaze gaze --help`",
+            ),
+            (("gaze", "x.mp4", "--frames", "many"), "--frames: INT was wanted, got 'many'"),
+        ],
+    )
+    def test_that_mean_nothing_are_told_in_one_line(
+        self, autogaze_says: "Command", words: tuple[str, ...], message: str
+    ) -> None:
+        said = autogaze_says(*words)
+        assert said.status == 2
+        assert message in said.err
+        assert said.err.count("\n") == 1

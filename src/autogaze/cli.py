@@ -203,6 +203,9 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
+VERBS = ("gaze", "info", "checks")
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -249,6 +252,8 @@ def _run(words: list[str]) -> int:
 
 def _parse(words: list[str]) -> GazeCommand | InfoCommand | ChecksCommand:
     """The command that the words spell; help is printed by tyro, which then exits."""
+    if words and words[0] not in VERBS and not words[0].startswith("-"):
+        raise _UsageError(f"{words[0]!r} is no command; legal are {', '.join(VERBS)}; `autogaze --help` tells more")
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
@@ -265,7 +270,7 @@ def _parse(words: list[str]) -> GazeCommand | InfoCommand | ChecksCommand:
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
-        verb = words[0] if words and words[0] in ("gaze", "info", "checks") else ""
+        verb = words[0] if words and words[0] in VERBS else ""
         help_command = " ".join(["autogaze", *([verb] if verb else []), "--help"])
         raise _UsageError(f"{_unboxed(box.getvalue())}; `{help_command}` shows what is legal") from None
 
@@ -282,6 +287,8 @@ def _unboxed(text: str) -> str:
         if not rule
     ]
     told = sections[min(0 if framed else 1, len(sections) - 1)] if sections else "the words cannot be read"
+    # The library speaks of its types; what matters is what was given.
+    told = re.sub(r"no type matching (\S+) could be instantiated from \['(.*?)'\].*", r"\1 was wanted, got '\2'", told)
     return " ".join(told.split("(required)")[0].split()).strip(" .:")
 
 
