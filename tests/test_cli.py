@@ -365,7 +365,7 @@ class TestWords:
         [
             (
                 ("chekcs",),
-                "autogaze: 'chekcs' is no command; legal are gaze, info, checks; `autogaze --help` tells more",
+                "autogaze: 'chekcs' is no command; there are gaze, info, checks; `autogaze --help` shows what is legal",
             ),
             (
                 ("gaze", "x.mp4", "--threshold", "abc"),

@@ -253,7 +253,9 @@ def _run(words: list[str]) -> int:
 def _parse(words: list[str]) -> GazeCommand | InfoCommand | ChecksCommand:
     """The command that the words spell; help is printed by tyro, which then exits."""
     if words and words[0] not in VERBS and not words[0].startswith("-"):
-        raise _UsageError(f"{words[0]!r} is no command; legal are {', '.join(VERBS)}; `autogaze --help` tells more")
+        raise _UsageError(
+            f"{words[0]!r} is no command; there are {', '.join(VERBS)}; `autogaze --help` shows what is legal"
+        )
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
