@@ -534,6 +534,14 @@ class TestSelector:
         assert np.array_equal(gaze.count, whole.count)
         assert np.array_equal(gaze.time_seconds, whole.time_seconds)
 
+    @pytest.mark.parametrize("cuts", [[19], [1] * 19])
+    def test_every_clip_starts_afresh(self, model, cuts):
+        video = frames(19)
+        tiled = self.gaze(model, video, cuts, tile_batch=4)
+        assert np.array_equal(tiled.index, model.gaze(video, ratio=0.5, threshold=-1.0).index)
+        last = model.gaze(video[16:], ratio=0.5, threshold=-1.0)
+        assert np.array_equal(tiled[16:].index, last.index)
+
     def test_each_tile_is_gazed_at_on_its_own(self, model):
         video = np.random.default_rng(1).integers(0, 256, (8, 100, 150, 3), dtype=np.uint8)
         gaze = self.gaze(model, video, [8], tile_batch=4)

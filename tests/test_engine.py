@@ -11,8 +11,9 @@ from autogaze.choosing import FrameGaze, Sampler, choose
 from autogaze.engine import Engine
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.decoding import ClipDecoder
+from autogaze.models.autogaze.lockstep import LockstepEngine
 from autogaze.models.autogaze.modeling_autogaze import GazeModel
-from naive import naive_gaze
+from naive import naive_gaze, naive_lockstep
 from small_models import clips, small_model
 
 
@@ -54,6 +55,19 @@ def test_engine_equals_the_naive_loop(positions, group_size, stop):
     for clip, frames in zip(video, got, strict=True):
         wanted = naive_gaze(model, clip, max_gazes=limits, threshold=threshold, positions=positions)
         assert [(f.index_S.tolist(), f.kept_S.tolist()) for f in frames] == wanted
+
+
+@pytest.mark.parametrize("positions", ["true", "reference"])
+def test_lockstep_equals_its_definition(positions):
+    model, video = small_model(), clips(5, frames=6)
+    threshold = median_loss(model, video)
+    decoder = ClipDecoder(model, engine=LockstepEngine(model.gaze_decoder, positions=positions))
+    state = decoder.start(5, frames=6, max_gazes=20)
+    got = decoder.step(state, video, max_gazes_T=[20] * 6, threshold=threshold)
+    slots = [[(f.index_S.tolist(), f.kept_S.tolist()) for f in clip] for clip in got]
+    assert slots == naive_lockstep(model, video, most=20, threshold=threshold, positions=positions)
+    alone = decode(model, video, positions=positions, max_gazes_T=[20] * 6, threshold=threshold)
+    assert slots != [[(f.index_S.tolist(), f.kept_S.tolist()) for f in clip] for clip in alone]
 
 
 def test_position_modes_differ():

@@ -106,6 +106,12 @@ class Engine:
             max_gazes: most gazes a clip may get, at least 1.
             threshold: predicted loss at which a frame ends; None: it never does.
             sampler: draws instead of taking the likeliest; None: greedy.
+
+        Returns:
+            One result for each clip, in their order.
+
+        Raises:
+            ValueError: the sampler is of another number of clips.
         """
         clips, K, V = len(state.length), self.decoder.group_size, self.decoder.vocab_size
         if sampler is not None and len(sampler) != clips:

@@ -134,6 +134,6 @@ class FrameConverter:
 def _side_data(frame: av.VideoFrame, kind: str) -> SideData | None:
     # frame.side_data would tie each frame into a reference cycle, and dead frames would fill memory until they are
     # found by the garbage collector.
-    # Its stub leaves the argument out.
+    # Its type declaration leaves the argument out.
     container = cast("Callable[[av.VideoFrame], Mapping[str, SideData]]", SideDataContainer)
     return container(frame).get(kind)
