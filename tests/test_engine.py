@@ -70,6 +70,21 @@ def test_lockstep_equals_its_definition(positions):
     assert slots != [[(f.index_S.tolist(), f.kept_S.tolist()) for f in clip] for clip in alone]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_what_lies_in_unwritten_memory_plays_no_part(together, monkeypatch):
+    model, video = small_model(), clips(7)
+    threshold = median_loss(model, video)
+    clean = decode(model, video, together=together, threshold=threshold)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)  # fills what is allocated and not written with NaN
+    try:
+        assert torch.empty(3).isnan().all()
+        for before, after in zip(clean, decode(model, video, together=together, threshold=threshold), strict=True):
+            same(before, after)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_position_modes_differ():
     model, video = small_model(), clips(2)
     picks = [

@@ -82,8 +82,9 @@ class Engine:
         layers = self.decoder.model.blocks
         return DecoderState(
             weights=[_fuse(layer) for layer in layers],
-            keys=[weight.new_empty(shape) for _ in layers],
-            values=[weight.new_empty(shape) for _ in layers],
+            # Zeros: places beyond a row's end weigh nothing, but nothing times NaN would be NaN.
+            keys=[weight.new_zeros(shape) for _ in layers],
+            values=[weight.new_zeros(shape) for _ in layers],
             length=[0] * clips,
             unfed=[np.empty(0, np.int64)] * clips,
         )
