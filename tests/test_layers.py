@@ -42,6 +42,23 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         ),
         *("models.autogaze", "models.autogaze.selector"),
     ),
+    # The masked autoencoder; losses
+    (
+        *("losses.pixel", "losses.features", "losses.weighted", "losses"),
+        "tasks.video_mae_reconstruction.configuration_video_mae",
+        "tasks.video_mae_reconstruction.block_causal",
+        "tasks.video_mae_reconstruction.modeling_video_mae",
+        "tasks.video_mae_reconstruction.incremental",
+        "tasks.video_mae_reconstruction.checkpoint_video_mae",
+        "tasks.video_mae_reconstruction.video_mae",
+    ),
+    # Rebuilding
+    (
+        *("reconstructors.base", "reconstructors.canvas", "reconstructors.refiner", "reconstructors.refined"),
+        *("reconstructors.seams", "reconstructors.video_mae", "reconstructors"),
+    ),
+    # What a selection is good for; a task of one file needs no line of its own
+    ("tasks", "tasks.base", "tasks.*", "tasks.video_mae_reconstruction.task", "tasks.video_mae_reconstruction"),
     # A source in, a gaze out
     ("loading", "names", "pipeline"),
     # Pictures and data sets
@@ -59,10 +76,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # Results as files and as words
     ("files", "info", "checks", "terminal"),
+    # Measuring
+    (
+        *("evaluation.rows", "evaluation.metrics", "evaluation.settings", "evaluation.clips", "evaluation.journal"),
+        *("evaluation.tables", "evaluation.runner", "evaluation.plots", "evaluation.grids", "evaluation.report"),
+        *("evaluation.behaviour", "evaluation.stop_head", "evaluation.calibrate", "evaluation"),
+        "reconstruct",
+    ),
     # Training
     ("training", "training.settings", "training.state", "training.pool", "training.objective", "training.ntp"),
     # Entry points
-    ("cli",),
+    (
+        *("commands.words", "commands.gaze", "commands.info", "commands.checks", "commands"),
+        "cli",
+    ),
 )
 
 
@@ -80,6 +107,9 @@ def place(module: str) -> tuple[int, int] | None:
     for layer, names in enumerate(LAYERS):
         if module in names:
             return layer, names.index(module)
+    for layer, names in enumerate(LAYERS):
+        if f"{module.rpartition('.')[0]}.*" in names:
+            return layer, names.index(f"{module.rpartition('.')[0]}.*")
     return None
 
 
@@ -133,7 +163,7 @@ def test_imports_point_down(module: str) -> None:
 
 
 def test_layers_name_no_module_that_is_gone() -> None:
-    assert {name for layer in LAYERS for name in layer} <= set(modules())
+    assert {name for layer in LAYERS for name in layer if not name.endswith("*")} <= set(modules())
 
 
 def test_the_package_is_imported_for_its_version_alone() -> None:

@@ -1,0 +1,1 @@
+"""Measuring what a selection is worth: videos × selectors × operating points under a reconstructor."""

@@ -1,0 +1,1 @@
+"""Tasks: what a selection is good for, measured and learned. One module each."""
