@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # The class people load
     (
+        "models.autogaze.calibration",
         *("models.autogaze.budgets", "models.autogaze.checkpoint", "models.autogaze.decoding"),
         *(
             "models.autogaze.lockstep",
@@ -87,9 +88,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training", "training.settings", "training.state", "training.pool", "training.objective", "training.ntp"),
     # Entry points
     (
-        *("commands.words", "commands.gaze", "commands.info", "commands.checks", "commands"),
-        "cli",
+        *("commands.words", "commands.gaze", "commands.reconstruct", "commands.evaluate", "commands.behaviour"),
+        *("commands.calibrate", "commands.info", "commands.checks", "commands"),
     ),
+    ("cli",),
 )
 
 
