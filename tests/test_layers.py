@@ -55,8 +55,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # Rebuilding
     (
-        *("reconstructors.base", "reconstructors.canvas", "reconstructors.refiner", "reconstructors.refined"),
-        *("reconstructors.seams", "reconstructors.video_mae", "reconstructors"),
+        *(
+            "reconstructors.base",
+            "reconstructors.canvas",
+            "reconstructors.provenance",
+            "reconstructors.refiner",
+            "reconstructors.refined",
+        ),
+        *("reconstructors.seams", "reconstructors.video_mae", "reconstructors.loading", "reconstructors"),
     ),
     # What a selection is good for; a task of one file needs no line of its own
     ("tasks", "tasks.base", "tasks.*", "tasks.video_mae_reconstruction.task", "tasks.video_mae_reconstruction"),
