@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ from autogaze.selectors.pyramid import all_scales, by_index, luma, patch_means
 from autogaze.selectors.scored import FrameScores, ScoredSelector, Scorer
 
 
-def laplacian(luma_hw: NDArray[np.uint8]) -> NDArray[np.int32]:
+def laplacian(luma_hw: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     """(h, w) answer of the filter (0 1 0; 1 −4 1; 0 1 0); past the border the image repeats its edge."""
     padded = np.pad(luma_hw, 1, mode="edge").astype(np.int32)
     across = padded[1:-1, :-2] + padded[1:-1, 2:]
