@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "autogaze"
 # that stand before it. A new module goes into the lowest layer that works. Names are relative to ``autogaze``.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Geometry and what everyone needs
-    ("errors", "extras", "grid", "algorithms", "algorithms.ntp"),
+    ("errors", "extras", "configuration", "grid", "algorithms", "algorithms.ntp"),
     # Data
     ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils", "summary"),
     # Video in and out
@@ -82,7 +82,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "datasets.stream",
     ),
     # Results as files and as words
-    ("files", "info", "checks", "terminal"),
+    ("results", "files", "info", "checks", "terminal"),
     # Measuring
     (
         *("evaluation.rows", "evaluation.metrics", "evaluation.settings", "evaluation.clips", "evaluation.journal"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
+from autogaze.configuration import Configuration, read_json_object, write_json_object
 from autogaze.errors import CheckpointError
 from autogaze.grid import PatchGrid
 
@@ -21,64 +20,8 @@ does; these groups get the positions of the last tokens of the frame's first fee
 """
 
 
-class _FromDict:
-    """Reading a configuration that may have more keys than we know, nested ones included."""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The configuration in a mapping; keys this class does not know are kept in ``extra``.
-
-        Raises:
-            CheckpointError: a value is missing or of the wrong kind.
-        """
-        names = {item.name for item in fields(cls) if item.name != "extra"}  # type: ignore[arg-type]
-        values: dict[str, Any] = {name: value for name, value in data.items() if name in names}
-        values["extra"] = {name: value for name, value in data.items() if name not in names}
-        try:
-            kinds = get_type_hints(cls)
-            for name in names & values.keys():
-                _check(name, values[name], kinds[name])
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"this is not a {cls.__name__}: {error}") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain mapping that :meth:`from_dict` reads back, unknown keys included."""
-        return _flat(asdict(self))  # type: ignore[call-overload]
-
-    def _nested(self, name: str, kind: type[_FromDict]) -> None:
-        value = getattr(self, name)
-        if isinstance(value, Mapping):
-            object.__setattr__(self, name, kind.from_dict(value))
-
-
-def _check(name: str, value: object, kind: Any) -> None:
-    """Refuse a value of a file that is of another kind than its field; every number must be above 0."""
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if value is None and NoneType in kinds:
-        return
-    wanted = next(one for one in kinds if one is not NoneType)
-    if wanted in (int, float):
-        numbers = int if wanted is int else (int, float)
-        legal = isinstance(value, numbers) and not isinstance(value, bool) and 0 < value < 2**53
-        what = f"{'a whole number' if wanted is int else 'a number'} above 0"
-    elif wanted in (str, bool):
-        legal, what = isinstance(value, wanted), "text" if wanted is str else "true or false"
-    elif get_origin(wanted) is Literal:
-        legal, what = value in get_args(wanted), f"one of {', '.join(get_args(wanted))}"
-    else:
-        legal, what = isinstance(value, Mapping), "an object"
-    if not legal:
-        raise ValueError(f"{name} must be {what}, got {value!r}")
-
-
-def _flat(data: dict[str, Any]) -> dict[str, Any]:
-    extra = data.pop("extra", {})
-    return {**extra, **{name: _flat(value) if isinstance(value, dict) else value for name, value in data.items()}}
-
-
 @dataclass(frozen=True, kw_only=True)
-class VisionModelConfig(_FromDict):
+class VisionModelConfig(Configuration):
     """The convolutional encoder."""
 
     hidden_dim: int = 192
@@ -106,7 +49,7 @@ class VisionModelConfig(_FromDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectorConfig(_FromDict):
+class ConnectorConfig(Configuration):
     """The position table between encoder and decoder."""
 
     hidden_dim: int = 192
@@ -118,7 +61,7 @@ class ConnectorConfig(_FromDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RopeScaling(_FromDict):
+class RopeScaling(Configuration):
     """Llama-3 scaling of the rotary frequencies (Grattafiori et al. 2024, as Llama 3.1 uses it)."""
 
     factor: float = 8.0
@@ -140,7 +83,7 @@ class RopeScaling(_FromDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GazeDecoderConfig(_FromDict):
+class GazeDecoderConfig(Configuration):
     """The transformer decoder that proposes gazes."""
 
     vocab_size: int = 266
@@ -188,7 +131,7 @@ class GazeDecoderConfig(_FromDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GazeModelConfig(_FromDict):
+class GazeModelConfig(Configuration):
     """Encoder, connector and decoder together."""
 
     input_img_size: int = 224
@@ -222,7 +165,7 @@ class GazeModelConfig(_FromDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoGazeConfig(_FromDict):
+class AutoGazeConfig(Configuration):
     """A whole gaze model."""
 
     scales: str = "32+64+112+224"
@@ -297,14 +240,7 @@ class AutoGazeConfig(_FromDict):
         Raises:
             CheckpointError: the file is missing, no JSON object, or no configuration of a gaze model.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path} is missing; a checkpoint is config.json and model.safetensors") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
+        data = read_json_object(path)
         if "gaze_model_config" not in data:
             raise CheckpointError(f"{path} is not the configuration of a gaze model: it has no gaze_model_config")
         return cls.from_dict(data)
@@ -317,4 +253,4 @@ class AutoGazeConfig(_FromDict):
         """
         data = {"model_type": "autogaze", **self.to_dict()}
         data["num_vision_tokens_each_frame"] = self.num_vision_tokens_each_frame
-        path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_json_object(path, data)
