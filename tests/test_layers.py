@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # The masked autoencoder; losses
     (
-        *("losses.pixel", "losses.features", "losses.weighted", "losses"),
+        *("losses.pixel", "losses.frozen", "losses.features", "losses.weighted", "losses"),
         "tasks.video_mae_reconstruction.configuration_video_mae",
         "tasks.video_mae_reconstruction.block_causal",
         "tasks.video_mae_reconstruction.modeling_video_mae",
@@ -94,7 +94,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training", "training.settings", "training.state", "training.pool", "training.objective", "training.ntp"),
     # Entry points
     (
-        *("commands.words", "commands.gaze", "commands.reconstruct", "commands.evaluate", "commands.behaviour"),
+        *(
+            "commands.words",
+            "commands.batch",
+            "commands.gaze",
+            "commands.reconstruct",
+            "commands.evaluate",
+            "commands.behaviour",
+        ),
         *("commands.calibrate", "commands.info", "commands.checks", "commands"),
     ),
     ("cli",),

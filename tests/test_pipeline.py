@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import autogaze
-from autogaze import files
+from autogaze import results
 from autogaze.errors import AutoGazeError, BudgetError, CheckpointError, VideoError
 from autogaze.files import OutputError, check_out
 from autogaze.frames import Frames
@@ -384,7 +384,7 @@ class TestSkipping:
         out = tmp_path / "out"
         out.mkdir()
         with ThreadPoolExecutor() as pool:
-            with files._alone_in(out):  # as another run does while it moves its files
+            with results.alone_in(out):  # as another run does while it moves its files
                 running = pool.submit(autogaze.gaze_to_files, video, out, model="uniform", ratio=0.1)
                 while not list(out.glob(".square.*/square.json")):
                     assert not running.done()

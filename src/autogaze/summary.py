@@ -1,4 +1,4 @@
-"""What was done to one source and what came out of it: the ``<stem>.json`` beside every result."""
+"""What was done to one source and what came out of it: the ``.json`` beside every result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from autogaze import __version__
 from autogaze.archive import atomic_path
@@ -16,9 +16,16 @@ from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
 
 FORMAT = "autogaze-summary"
+REBUILT_FORMAT = "autogaze-reconstruction"
 FORMAT_VERSION = 1
 DATA, SUMMARY, OVERLAY, SHEET = ".gaze", ".json", ".overlay.mp4", ".sheet.png"
-"""Endings of the files of a result."""
+"""Endings of the files of a gaze."""
+REBUILT, SIDE_BY_SIDE, REBUILT_SUMMARY = ".reconstruction.mp4", ".side-by-side.mp4", ".reconstruction.json"
+"""Endings of the files of a reconstruction."""
+_RESULTS = (
+    ((DATA, SUMMARY, OVERLAY, SHEET), SUMMARY, FORMAT),
+    ((REBUILT, SIDE_BY_SIDE, REBUILT_SUMMARY), REBUILT_SUMMARY, REBUILT_FORMAT),
+)
 
 
 class SummaryFileError(AutoGazeError):
@@ -70,8 +77,11 @@ class StageSeconds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """One source, how it was gazed at, and what was kept."""
+class ResultSummary:
+    """What the summary of every result says: which source it is of, and what was kept of it."""
+
+    FORMAT: ClassVar[str]
+    KIND: ClassVar[str]
 
     source: str
     """The source as it was named."""
@@ -109,16 +119,122 @@ class Summary:
     """Tiles from top to bottom."""
     tile_columns: int
     """Tiles from left to right."""
-    settings: Settings
-    """What was asked for."""
-    seconds: StageSeconds
-    """Where the time went."""
     warnings: tuple[str, ...]
     """What was wrong with the source without stopping the work."""
     versions: dict[str, str]
     """Version of each package the result depends on."""
     complete: bool = True
     """Always true: a summary is written last, when every other file is in place."""
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds from opening the source to the last file."""
+        raise NotImplementedError
+
+    def headline(self) -> str:
+        """What came out, in a few words for people."""
+        return (
+            f"{self.frames} {'frame' if self.frames == 1 else 'frames'}, "
+            f"{self.patches_kept:,} of {self.patches_total:,} patches kept ({self.kept_share:.1%})"
+        )
+
+    @classmethod
+    def _of_gaze(cls, gaze: Gaze, **others: Any) -> Self:
+        """The summary of a gaze; ``others`` are the values that the gaze does not tell."""
+        times = gaze.time_seconds
+        return cls(
+            frames=gaze.num_frames,
+            height_px=gaze.layout.height_px,
+            width_px=gaze.layout.width_px,
+            first_seconds=float(times[0]) if times is not None and len(times) else None,
+            last_seconds=float(times[-1]) if times is not None and len(times) else None,
+            patches_total=gaze.num_patches,
+            patches_kept=gaze.num_gazes,
+            kept_share=gaze.ratio,
+            kept_per_frame=tuple(gaze.count.tolist()),
+            scales_px=gaze.layout.grid.scales_px,
+            patch_px=gaze.layout.grid.patch_px,
+            tile_rows=gaze.layout.tile_rows,
+            tile_columns=gaze.layout.tile_columns,
+            versions=versions(),
+            **others,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values; :meth:`from_json` reads it back without loss."""
+        # Through text, so that tuples become the lists that every reader of the file sees.
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"format": self.FORMAT, "version": FORMAT_VERSION, **plain}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """The summary of a :meth:`to_json` value.
+
+        Raises:
+            ForeignFileError: it is something else.
+            SummaryFileError: it is damaged, or comes from another version.
+        """
+        if not isinstance(data, dict) or data.get("format") != cls.FORMAT:
+            raise ForeignFileError(f"not a {cls.KIND} of autogaze")
+        if data.get("version") != FORMAT_VERSION:
+            raise SummaryFileError(
+                f"{cls.KIND} version {data.get('version')}, this autogaze reads version {FORMAT_VERSION}"
+            )
+        try:
+            return cls(**tuples(cls._revived({field.name: data[field.name] for field in fields(cls)})))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SummaryFileError(f"the {cls.KIND} is damaged: {error!r}") from error
+
+    @classmethod
+    def _revived(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Plain values with the objects that some of them stand for."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the summary as JSON; the file appears whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            text = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
+            # A file name that is not text keeps its bytes as the escapes of JSON.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ForeignFileError: it was not written by autogaze.
+            SummaryFileError: it is damaged, or comes from another version.
+        """
+        text = Path(path).read_bytes()
+        try:
+            return cls.from_json(json.loads(text))
+        except SummaryFileError as error:
+            raise type(error)(f"{path}: {error}") from error
+        except ValueError as error:  # neither JSON nor text
+            raise ForeignFileError(f"{path}: not a {cls.KIND} of autogaze") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(ResultSummary):
+    """One source, how it was gazed at, and what was kept."""
+
+    FORMAT: ClassVar[str] = FORMAT
+    KIND: ClassVar[str] = "summary"
+
+    settings: Settings
+    """What was asked for."""
+    seconds: StageSeconds
+    """Where the time went."""
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds from opening the source to the last file."""
+        return self.seconds.total
 
     @classmethod
     def of(
@@ -135,87 +251,22 @@ class Summary:
         warnings: tuple[str, ...] = (),
     ) -> Summary:
         """The summary of a gaze."""
-        times = gaze.time_seconds
-        return cls(
+        return cls._of_gaze(
+            gaze,
             source=source,
             source_fingerprint=source_fingerprint,
             name=name,
             files=files,
-            frames=gaze.num_frames,
-            height_px=gaze.layout.height_px,
-            width_px=gaze.layout.width_px,
             fps=fps,
-            first_seconds=float(times[0]) if times is not None and len(times) else None,
-            last_seconds=float(times[-1]) if times is not None and len(times) else None,
-            patches_total=gaze.num_patches,
-            patches_kept=gaze.num_gazes,
-            kept_share=gaze.ratio,
-            kept_per_frame=tuple(gaze.count.tolist()),
-            scales_px=gaze.layout.grid.scales_px,
-            patch_px=gaze.layout.grid.patch_px,
-            tile_rows=gaze.layout.tile_rows,
-            tile_columns=gaze.layout.tile_columns,
             settings=settings,
             seconds=seconds,
             warnings=warnings,
-            versions=versions(),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain values; :meth:`from_json` reads it back without loss."""
-        # Through text, so that tuples become the lists that every reader of the file sees.
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {"format": FORMAT, "version": FORMAT_VERSION, **plain}
-
     @classmethod
-    def from_json(cls, data: object) -> Summary:
-        """The summary of a :meth:`to_json` value.
-
-        Raises:
-            ForeignFileError: it is something else.
-            SummaryFileError: it is damaged, or comes from another version.
-        """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ForeignFileError("not a summary of autogaze")
-        if data.get("version") != FORMAT_VERSION:
-            raise SummaryFileError(
-                f"summary version {data.get('version')}, this autogaze reads version {FORMAT_VERSION}"
-            )
-        try:
-            values = {field.name: data[field.name] for field in fields(cls)}
-            values["settings"] = Settings(**_tuples(values["settings"]))
-            values["seconds"] = StageSeconds(**values["seconds"])
-            return cls(**_tuples(values))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise SummaryFileError(f"the summary is damaged: {error!r}") from error
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the summary as JSON; the file appears whole or not at all.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        with atomic_path(path) as temporary:
-            text = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
-            # A file name that is not text keeps its bytes as the escapes of JSON.
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Summary:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ForeignFileError: it was not written by autogaze.
-            SummaryFileError: it is damaged, or comes from another version.
-        """
-        text = Path(path).read_bytes()
-        try:
-            return cls.from_json(json.loads(text))
-        except SummaryFileError as error:
-            raise type(error)(f"{path}: {error}") from error
-        except ValueError as error:  # neither JSON nor text
-            raise ForeignFileError(f"{path}: not a summary of autogaze") from error
+    def _revived(cls, values: dict[str, Any]) -> dict[str, Any]:
+        settings, seconds = Settings(**tuples(values["settings"])), StageSeconds(**values["seconds"])
+        return {**values, "settings": settings, "seconds": seconds}
 
 
 def versions() -> dict[str, str]:
@@ -231,12 +282,17 @@ def versions() -> dict[str, str]:
 def is_result(file: str | os.PathLike[str]) -> bool:
     """Whether a file belongs to a result: it has the ending of one, and the summary of autogaze beside it."""
     path = Path(file)
-    ending = next((ending for ending in (DATA, SUMMARY, OVERLAY, SHEET) if path.name.endswith(ending)), None)
-    if ending is None:
-        return False
+    return any(
+        path.name.endswith(ending) and _has_format(path.with_name(path.name.removesuffix(ending) + summary), written)
+        for endings, summary, written in _RESULTS
+        for ending in endings
+    )
+
+
+def _has_format(summary: Path, written: str) -> bool:
     try:
-        with path.with_name(path.name.removesuffix(ending) + SUMMARY).open("rb") as summary:
-            return f'"format": "{FORMAT}"'.encode() in summary.read(100)
+        with summary.open("rb") as file:
+            return f'"format": "{written}"'.encode() in file.read(100)
     except OSError:
         return False
 
@@ -260,5 +316,6 @@ def fingerprint(path: str | os.PathLike[str]) -> str | None:
     return f"{len(stats)} files, {sum(stat.st_size for stat in stats)} bytes, changed {newest}"
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+def tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Values with the tuples that JSON wrote as lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

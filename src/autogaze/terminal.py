@@ -19,10 +19,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     # For their types alone: an error must not wait for torch to be told.
     from autogaze.checks import Report
-    from autogaze.files import Outcome
     from autogaze.info import GazeInfo, ModelInfo
     from autogaze.pipeline import Progress
-    from autogaze.summary import Summary
+    from autogaze.results import Outcome
+    from autogaze.summary import ResultSummary
 
 
 _NO_ROOM = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
@@ -111,22 +111,17 @@ def error_line(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def outcome_line(outcome: Outcome, *, out: Path) -> str:
+def outcome_line(outcome: Outcome[ResultSummary], *, out: Path) -> str:
     """What became of a source, and where its files are."""
     if outcome.summary is None:
         return f"{outcome.source}: failed"
     where = f"{out / outcome.name}.{{{','.join(_endings(outcome.summary))}}}"
     if outcome.skipped:
         return f"{outcome.source}: already complete, skipped (--overwrite does it again) → {where}"
-    summary = outcome.summary
-    return (
-        f"{outcome.source}: {summary.frames} {'frame' if summary.frames == 1 else 'frames'}, "
-        f"{summary.patches_kept:,} of {summary.patches_total:,} patches kept ({summary.kept_share:.1%}), "
-        f"{summary.seconds.total:.1f} s → {where}"
-    )
+    return f"{outcome.source}: {outcome.summary.headline()}, {outcome.summary.total_seconds:.1f} s → {where}"
 
 
-def outcome_json(outcome: Outcome, *, out: Path) -> dict[str, Any]:
+def outcome_json(outcome: Outcome[ResultSummary], *, out: Path) -> dict[str, Any]:
     """What became of a source as plain values: its summary, or its error."""
     if outcome.summary is None:
         return {"source": outcome.source, "error": error_line(outcome.error or RuntimeError("unknown"))}
@@ -170,7 +165,7 @@ def _told(path: Path) -> Path:
     return hidden[-1].parent if hidden else path
 
 
-def _endings(summary: Summary) -> list[str]:
+def _endings(summary: ResultSummary) -> list[str]:
     return [file.removeprefix(f"{summary.name}.") for file in summary.files]
 
 

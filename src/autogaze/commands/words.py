@@ -11,7 +11,8 @@ import tyro
 from autogaze.errors import BudgetError
 
 if TYPE_CHECKING:
-    from autogaze.files import Outcome
+    from autogaze.results import Outcome
+    from autogaze.summary import ResultSummary
 
 EXIT_FAILED = 2
 
@@ -38,7 +39,7 @@ def ratios(text: str | None) -> tuple[float, ...] | None:
 
 
 @contextlib.contextmanager
-def keeping_what_is_done(outcomes: Sequence[Outcome], num_sources: int) -> Iterator[None]:
+def keeping_what_is_done(outcomes: Sequence[Outcome[ResultSummary]], num_sources: int) -> Iterator[None]:
     """Say when a batch ends early that its first part need not be done again."""
     try:
         yield
