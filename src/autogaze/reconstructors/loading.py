@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from autogaze.errors import CheckpointError
 from autogaze.reconstructors.base import Reconstructor
 from autogaze.reconstructors.canvas import CanvasReconstructor
+from autogaze.reconstructors.refined import RefinedReconstructor
+from autogaze.reconstructors.refiner import REFINER_TYPE, Refiner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
-    from autogaze.reconstructors.refiner import Refiner
     from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 
 ReconstructorLike: TypeAlias = "str | os.PathLike[str] | Reconstructor | VideoMAE | Refiner"
@@ -30,8 +31,6 @@ REFINED = "refined"
 """Name of the refiner that comes with the package."""
 BUNDLED_REFINER = Path(__file__).parents[1] / "checkpoints" / "refiner"
 """Where that refiner lies: ``config.json`` and ``model.safetensors``."""
-REFINER_TYPE = "autogaze_refiner"
-"""What the configuration of a refiner says its ``model_type`` is."""
 NAMES: Sequence[str] = (DEFAULT_RECONSTRUCTOR, REFINED)
 """Reconstructors that need no path."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -65,11 +64,7 @@ def load_reconstructor(
             f"{name!r} is no reconstructor{hint}; legal are {', '.join(NAMES)}, the folder or file of a refiner or a "
             f"VideoMAE, or a hub id such as bfshi/VideoMAE_AutoGaze"
         )
-    # Networks are imported only by those who load one.
     if source is not None and _is_refiner(source):
-        from autogaze.reconstructors.refined import RefinedReconstructor
-        from autogaze.reconstructors.refiner import Refiner
-
         return RefinedReconstructor(Refiner.from_pretrained(source, device=device), name=_short_name(name))
     from autogaze.reconstructors.video_mae import VideoMAEReconstructor
     from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
@@ -102,9 +97,6 @@ def reconstructor_path(name: str) -> Path | None:
 def _reconstructor_of(reconstructor: Reconstructor | VideoMAE | Refiner) -> Reconstructor:
     if hasattr(reconstructor, "open") and hasattr(reconstructor, "loss_unit"):
         return cast("Reconstructor", reconstructor)
-    from autogaze.reconstructors.refined import RefinedReconstructor
-    from autogaze.reconstructors.refiner import Refiner
-
     if isinstance(reconstructor, Refiner):
         return RefinedReconstructor(reconstructor)
     from autogaze.reconstructors.video_mae import VideoMAEReconstructor

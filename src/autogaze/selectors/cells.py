@@ -174,12 +174,16 @@ class Tiling:
                 tiles[row, column, : part.shape[0], : part.shape[1]] = part
         return tiles.reshape(self.tiles_shape)
 
+    def join(self, tiles: NDArray[Any]) -> NDArray[Any]:
+        """(height_px, width_px, …) frame in tile pixels of (n, S, S, …) tiles; what lies past the frame is dropped."""
+        rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
+        inner = tiles.shape[3:]
+        joined = np.moveaxis(tiles.reshape(rows, columns, S, S, *inner), 1, 2).reshape(rows * S, columns * S, *inner)
+        return np.ascontiguousarray(joined[: self.height_px, : self.width_px])
+
     def merge(self, tiles: Pixels) -> Pixels:
         """(H, W, 3) frame of (n, S, S, 3) tiles; what lies past the frame is dropped."""
-        rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
-        joined = tiles.reshape(rows, columns, S, S, 3).transpose(0, 2, 1, 3, 4).reshape(rows * S, columns * S, 3)
-        frame = np.ascontiguousarray(joined[: self.height_px, : self.width_px])
-        merged: Pixels = resize(frame[None], self.layout.height_px, self.layout.width_px)[0]
+        merged: Pixels = resize(self.join(tiles)[None], self.layout.height_px, self.layout.width_px)[0]
         return merged
 
     def clear_padding(self, tiles: NDArray[Any], row: slice = slice(None)) -> None:

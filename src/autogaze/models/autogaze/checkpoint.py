@@ -102,12 +102,21 @@ def save_checkpoint(module: nn.Module, config: AutoGazeConfig, folder: str | os.
         OSError: the folder or a file cannot be written.
     """
     folder = Path(folder)
+    save_weights(module, folder)
+    with atomic_path(folder / CONFIG_NAME) as temporary:
+        config.to_json_file(temporary)
+
+
+def save_weights(module: nn.Module, folder: Path) -> None:
+    """Write a module's weights into a folder, made if it is not there.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
         weights = {name: weight.detach().cpu().contiguous() for name, weight in module.state_dict().items()}
         save_file(weights, temporary, metadata={"format": "pt"})
-    with atomic_path(folder / CONFIG_NAME) as temporary:
-        config.to_json_file(temporary)
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None, message: str) -> str:
