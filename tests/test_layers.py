@@ -91,7 +91,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "reconstruct",
     ),
     # Training
-    ("training", "training.settings", "training.state", "training.pool", "training.objective", "training.ntp"),
+    (
+        "training",
+        "training.settings",
+        "training.state",
+        "training.pool",
+        "training.objective",
+        "training.stopping",
+        "training.ntp",
+        "training.refiner",
+    ),
     # Entry points
     (
         *(

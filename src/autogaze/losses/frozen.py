@@ -1,0 +1,256 @@
+"""Frozen vision models from transformers: frames in, features of their patches out.
+
+Shape letters: n frames, H × W pixels, h × w patches, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
+
+from autogaze.errors import CheckpointError
+from autogaze.extras import require
+from autogaze.losses.pixel import HALF, IMAGENET, PixelSpace
+from autogaze.models.autogaze.checkpoint import CONFIG_NAME, HubOptions
+
+PREPROCESSOR_NAME = "preprocessor_config.json"
+# model_type of config.json → the class that reads the checkpoint, and the space it was trained in.
+_FAMILIES: dict[str, tuple[str, PixelSpace]] = {
+    "dinov2": ("Dinov2Model", IMAGENET),
+    "dinov2_with_registers": ("Dinov2WithRegistersModel", IMAGENET),
+    "siglip": ("SiglipVisionModel", HALF),
+    "siglip_vision_model": ("SiglipVisionModel", HALF),
+    "siglip2": ("Siglip2VisionModel", HALF),
+    "siglip2_vision_model": ("Siglip2VisionModel", HALF),
+}
+
+
+class FrozenVisionModel(nn.Module):
+    """A Hugging Face vision model that is looked through and never trained.
+
+    Its weights follow ``.to(device)`` of whatever module holds it, but are neither parameters nor part of the state
+    dict of that module, stay in evaluation mode, and get no gradient; the frames do.
+    """
+
+    def __init__(self, model: nn.Module, *, space: PixelSpace, image_px: int | None = None) -> None:
+        """See the class.
+
+        Args:
+            model: a DINOv2 model, with or without registers, or the vision tower of SigLIP or SigLIP 2.
+            space: of the frames the model was trained on.
+            image_px: side to which frames are resized before the model reads them (bilinear, antialiased); None: only
+                to the nearest whole number of patches a side. Its position table is interpolated where that differs
+                from the size it was trained at.
+
+        Raises:
+            ValueError: the model is of another family.
+        """
+        super().__init__()
+        config: Any = model.config
+        if config.model_type not in _FAMILIES:
+            raise ValueError(f"a model of type {config.model_type!r} cannot be used; legal are {', '.join(_FAMILIES)}")
+        # In a tuple, so that it is no submodule: see the class.
+        self._held = (model.eval().requires_grad_(False),)
+        self.space, self.image_px = space, image_px
+        self.patch_px: int = config.patch_size
+        """Side of one of the model's patches, in pixels."""
+        self.hidden_size: int = config.hidden_size
+        """Channels of one hidden state."""
+        self.num_hidden_layers: int = config.num_hidden_layers
+        """Hidden states after the first."""
+        self.num_prefix_tokens = _prefix_tokens(config)
+        """Class and register tokens, which stand before the patches."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        image_px: int | None = None,
+        attn_implementation: str = "sdpa",
+        hub: HubOptions | None = None,
+    ) -> Self:
+        """The model of a folder or hub id; a checkpoint with a text tower is read for its vision tower alone.
+
+        Mean and standard deviation are those of its ``preprocessor_config.json``, else those of its family.
+
+        Raises:
+            CheckpointError: nothing is there, or it is damaged, incomplete, or of another family.
+            ImportError: transformers is not installed.
+        """
+        transformers = require("transformers", extra="hf")
+        folder = _local_folder(source, hub or HubOptions())
+        name, space = _family(folder)
+        with _quiet(transformers):
+            model = _load(getattr(transformers, name), folder, attn_implementation=attn_implementation)
+        return cls(model, space=_space_of(folder, default=space), image_px=image_px)
+
+    @property
+    def model(self) -> Any:
+        """The model itself, of a class of transformers."""
+        return self._held[0]
+
+    def hidden_states(self, frames: Tensor, *, layers: int, space: PixelSpace) -> Tensor:
+        """(n, h·w, layers·C) the last hidden states of the patches side by side, row by row.
+
+        The last of them is what leaves the last block, before the model's final normalisation.
+
+        Args:
+            frames: (n, 3, H, W) floats.
+            layers: how many hidden states, at most one more than there are blocks.
+            space: of the frames.
+        """
+        output = self._look(frames, space, output_hidden_states=True)
+        last = output.hidden_states[-layers:]
+        return torch.cat([state[:, self.num_prefix_tokens :] for state in last], dim=-1)
+
+    def last_hidden_state(self, frames: Tensor, *, space: PixelSpace) -> Tensor:
+        """(n, h·w, C) what the model says of each patch, row by row, after its final normalisation.
+
+        Args:
+            frames: (n, 3, H, W) floats.
+            space: of the frames.
+        """
+        state: Tensor = self._look(frames, space).last_hidden_state
+        return state[:, self.num_prefix_tokens :]
+
+    def _look(self, frames: Tensor, space: PixelSpace, **options: Any) -> Any:
+        frames = space.convert(frames, to=self.space)
+        height_px, width_px = (self._side_px(side) for side in frames.shape[-2:])
+        if (height_px, width_px) != tuple(frames.shape[-2:]):
+            # In float32: antialiased resizing knows no shorter floats on a CPU.
+            frames = F.interpolate(
+                frames.float(), (height_px, width_px), mode="bilinear", align_corners=False, antialias=True
+            )
+        frames = frames.to(self.model.dtype)
+        if self.model.config.model_type == "siglip2_vision_model":
+            patches, mask, shapes = _patches(frames, self.patch_px)
+            return self.model(patches, pixel_attention_mask=mask, spatial_shapes=shapes, **options)
+        if self.model.config.model_type == "siglip_vision_model":
+            return self.model(frames, interpolate_pos_encoding=True, **options)
+        return self.model(frames, **options)
+
+    def _side_px(self, side_px: int) -> int:
+        if self.image_px is not None:
+            return self.image_px
+        return max(1, round(side_px / self.patch_px)) * self.patch_px
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.model._apply(fn)
+        return self
+
+
+def _prefix_tokens(config: Any) -> int:
+    if not config.model_type.startswith("dinov2"):
+        return 0
+    return 1 + int(getattr(config, "num_register_tokens", 0))
+
+
+def _patches(frames: Tensor, patch_px: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames as SigLIP 2 of any size reads them: pixels of each patch, which are real, (h, w) of each frame."""
+    n, _, height_px, width_px = frames.shape
+    h, w = height_px // patch_px, width_px // patch_px
+    patches = frames.reshape(n, 3, h, patch_px, w, patch_px).permute(0, 2, 4, 3, 5, 1).reshape(n, h * w, -1)
+    mask = torch.ones(n, h * w, dtype=torch.int32, device=frames.device)
+    # Sizes are read on the host: elsewhere each frame would make the device wait.
+    return patches, mask, torch.tensor([[h, w]]).expand(n, 2)
+
+
+def _local_folder(source: str | os.PathLike[str], hub: HubOptions) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        return path
+    name = str(source)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"no vision model at {name}: there is no such folder, and it is no hub id")
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=[CONFIG_NAME, PREPROCESSOR_NAME, "model*.safetensors", "model.safetensors.index.json"],
+                revision=hub.revision,
+                token=hub.token,
+                cache_dir=hub.cache_dir,
+                local_files_only=hub.local_files_only,
+            )
+        )
+    except HFValidationError as error:
+        raise CheckpointError(f"{name} is neither a folder nor a legal hub id: {error}") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot get {name} from the hub ({reason}); a local folder works offline") from error
+
+
+def _family(folder: Path) -> tuple[str, PixelSpace]:
+    kind = _read_json(folder / CONFIG_NAME).get("model_type")
+    if kind not in _FAMILIES:
+        raise CheckpointError(
+            f"{folder} holds a model of type {kind!r}, which cannot be used; legal are {', '.join(_FAMILIES)}"
+        )
+    return _FAMILIES[kind]
+
+
+def _space_of(folder: Path, *, default: PixelSpace) -> PixelSpace:
+    path = folder / PREPROCESSOR_NAME
+    if not path.is_file():
+        return default
+    settings = _read_json(path)
+    names = ("image_mean", "image_std", "rescale_factor", "offset")
+    try:
+        given = PixelSpace.from_settings(**{name: settings[name] for name in names if name in settings})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not hold legal settings: {error}") from error
+    return given if "image_mean" in settings and "image_std" in settings else default
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; a vision model is {CONFIG_NAME} and model.safetensors") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _load(model_class: Any, folder: Path, **options: Any) -> nn.Module:
+    try:
+        model, found = model_class.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
+    except Exception as error:  # whatever transformers and safetensors raise on files that do not fit
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(f"{folder} cannot be read as a {model_class.__name__}: {reason}") from error
+    # Weights that are not there would be random, and the loss noise.
+    wrong = [*sorted(found["missing_keys"]), *(str(entry) for entry in found["mismatched_keys"])]
+    if wrong:
+        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise CheckpointError(f"{folder} lacks weights of a {model_class.__name__}, or has them misshapen: {shown}")
+    return model  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet(transformers: ModuleType) -> Iterator[None]:
+    """No progress bars or reports of weights that are rightly left out."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
