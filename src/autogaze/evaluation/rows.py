@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The order of the fields is the order of the columns: first the names that the research community's tables already
-# have, then ours.
+# have, then ours. What was not measured is None, an empty cell: seconds and memory of an evaluation without timings.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class FrameRow:
     """One frame of one clip under one selector, reconstructor and setting."""
 
     clip_name: str
-    """Name of the clip: the video's result name, and ``_start_`` with the first frame where it has several clips."""
+    """Name of the clip: the video's result name, ``_start_`` and the number of the clip's first frame."""
     clip_start: int
     """Number of the clip's first frame in its video."""
     setting: str
@@ -37,7 +37,8 @@ class FrameRow:
     reconstructor: str
     """Name of the reconstructor."""
     predicted_loss: float | None
-    """What the selector's stop head said the loss would be after the frame's last gaze; None if it has no say."""
+    """What the selector said the loss would be after the frame's last gaze, in its own unit; None if it has no say
+    about the frame as a whole, as where a frame has several tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +69,10 @@ class ClipRow:
     """Mean of the frames in dB; a frame that is rebuilt exactly counts as :data:`PSNR_CEILING_DB`."""
     ssim: float
     """Mean of the frames."""
-    gaze_seconds: float
+    gaze_seconds: float | None
     """Time the selector took for the clip."""
-    reconstruction_seconds: float
-    """Time the reconstructor took for the clip."""
+    reconstruction_seconds: float | None
+    """Time the reconstructor took for the clip, its loss included."""
     non_padded_gazes_by_frame: tuple[int, ...]
     """Patches kept in each frame."""
     num_gazing_each_frame: tuple[int, ...]
@@ -88,10 +89,10 @@ class ClipRow:
     """Frames of the clip."""
     gaze_ratio_of_finest: float
     """Patches kept as a share of those of the finest scale alone (196 a frame with the published grid)."""
-    decode_seconds: float
+    decode_seconds: float | None
     """Time decoding and resizing the clip took."""
-    peak_memory_mb: float
-    """Most memory the process held while gazing and rebuilding, in 10⁶ bytes; on an accelerator, of its memory."""
+    peak_memory_mb: float | None
+    """Most memory the process held while gazing and rebuilding, in 10⁶ bytes; of the accelerator where that worked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +115,9 @@ class SummaryRow:
     """In dB."""
     ssim: float
     """Structural similarity."""
-    gaze_seconds: float
+    gaze_seconds: float | None
     """A clip."""
-    reconstruction_seconds: float
+    reconstruction_seconds: float | None
     """A clip."""
     selector: str
     """Name of the selector."""
@@ -124,9 +125,9 @@ class SummaryRow:
     """Name of the reconstructor."""
     gaze_ratio_of_finest: float
     """Share of the finest scale's patches."""
-    decode_seconds: float
+    decode_seconds: float | None
     """A clip."""
-    peak_memory_mb: float
+    peak_memory_mb: float | None
     """Largest over clips, in 10⁶ bytes."""
     clips: int
     """Clips the means are over."""
