@@ -65,7 +65,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("reconstructors.seams", "reconstructors.video_mae", "reconstructors.loading", "reconstructors"),
     ),
     # What a selection is good for; a task of one file needs no line of its own
-    ("tasks", "tasks.base", "tasks.*", "tasks.video_mae_reconstruction.task", "tasks.video_mae_reconstruction"),
+    (
+        "tasks",
+        "tasks.judged",
+        "tasks.base",
+        "tasks.*",
+        "tasks.video_mae_reconstruction.task",
+        "tasks.video_mae_reconstruction",
+    ),
     # A source in, a gaze out
     ("loading", "names", "pipeline"),
     # Pictures and data sets

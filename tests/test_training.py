@@ -140,7 +140,7 @@ def test_a_finished_run_does_nothing_more(footage: Path, tmp_path: Path) -> None
 
 
 def test_sigterm_saves(footage: Path, tmp_path: Path) -> None:
-    from autogaze.training.ntp import _stopping_on_sigterm
+    from autogaze.training.stopping import stopping_on_sigterm
 
     run = Run(settings(footage, tmp_path, steps=1000))
     log = run._log_step
@@ -151,7 +151,7 @@ def test_sigterm_saves(footage: Path, tmp_path: Path) -> None:
 
     run._log_step = terminate  # type: ignore[method-assign]
     before = signal.getsignal(signal.SIGTERM)
-    with _stopping_on_sigterm(run):
+    with stopping_on_sigterm(run):
         run.train()
     assert json.loads(next((tmp_path / "state").glob("*/progress.json")).read_text())["step"] == 1
     assert signal.getsignal(signal.SIGTERM) == before

@@ -6,10 +6,8 @@ import itertools
 import json
 import logging
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +24,7 @@ from autogaze.training.objective import Terms, score
 from autogaze.training.pool import Batch, ClipPool, collate
 from autogaze.training.settings import NTPSettings, TrainingError
 from autogaze.training.state import Averaged, Progress, load_state, save_state
+from autogaze.training.stopping import stopping_on_sigterm
 
 LOG = logging.getLogger(__name__)
 FRESH = AutoGazeConfig(
@@ -272,18 +271,6 @@ def _fresh_model(settings: NTPSettings) -> AutoGaze:
     return model
 
 
-@contextmanager
-def _stopping_on_sigterm(run: Run) -> Iterator[None]:
-    def stop(number: int, frame: object) -> None:
-        run.must_stop = True
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main() -> None:
     """Run from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -291,7 +278,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     run = Run(settings)
-    with _stopping_on_sigterm(run):
+    with stopping_on_sigterm(run):
         run.train()
 
 
