@@ -22,12 +22,19 @@ from autogaze.training.settings import TrainingError
 from make_video import moving_frames, write_video
 
 
+def waves(frames: int) -> np.ndarray:
+    """Smooth waves that drift: what a canvas shows as blocks and a network soon learns to smooth."""
+    time, row, column = np.meshgrid(np.arange(frames), np.arange(72), np.arange(96), indexing="ij")
+    phase = np.stack([row / 9 + time / 3, column / 11 - time / 4, (row + column) / 13], axis=-1)
+    return ((np.sin(phase) + 1) * 127).astype(np.uint8)
+
+
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("footage")
     (folder / "videos").mkdir()
     (folder / "images").mkdir()
-    write_video(folder / "videos" / "a.mp4", moving_frames(24, height_px=72, width_px=96))
+    write_video(folder / "videos" / "a.mp4", waves(24))
     (folder / "videos" / "broken.mp4").write_bytes(b"no video")
     Image.fromarray(moving_frames(1, height_px=160, width_px=200)[0]).save(folder / "images" / "a.png")
     return folder
