@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -14,7 +16,6 @@ from torch import Tensor, nn
 
 from autogaze.archive import atomic_path
 from autogaze.errors import CheckpointError
-from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -34,30 +35,45 @@ class HubOptions:
     """Use what was downloaded before and never the network."""
 
 
-def find_files(source: str | os.PathLike[str], hub: HubOptions) -> tuple[Path, Path]:
-    """The configuration and the weights of a folder, a ``.safetensors`` file or a hub id.
+class JsonConfig(Protocol):
+    """A configuration that can be written."""
+
+    def to_json_file(self, path: Path) -> None:
+        """Write ``config.json``."""
+        ...
+
+
+def find_files(
+    source: str | os.PathLike[str], hub: HubOptions, *, weights_names: Sequence[str] = (WEIGHTS_NAME,)
+) -> tuple[Path, Path]:
+    """The configuration and the weights of a folder, a file or a hub id; they need not exist in a folder.
+
+    Args:
+        source: the folder, the weights with their ``config.json`` beside them, or a hub id.
+        hub: how to fetch from the hub.
+        weights_names: what the weights of a folder may be called, the best first; files of other suffixes are refused.
 
     Raises:
         CheckpointError: nothing is there, or the hub cannot be reached or does not have it.
     """
-    path = Path(source)
+    path, suffixes = Path(source), list(dict.fromkeys(Path(name).suffix for name in weights_names))
     if path.is_dir():
-        return path / CONFIG_NAME, path / WEIGHTS_NAME
+        return path / CONFIG_NAME, _weights_in(path, weights_names)
     if path.is_file():
-        if path.suffix != ".safetensors":
+        if path.suffix not in suffixes:
             raise CheckpointError(
-                f"{path} is not a checkpoint; give a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, "
-                "a .safetensors file with its config.json beside it, or a hub id like owner/name"
+                f"{path} is not a checkpoint; give a folder with {CONFIG_NAME} and {' or '.join(weights_names)}, "
+                f"a {' or '.join(suffixes)} file with its config.json beside it, or a hub id like owner/name"
             )
         return path.with_name(CONFIG_NAME), path
     name = str(source)
-    if name.count("/") != 1 or path.suffix == ".safetensors" or name.startswith((".", "/", "~")):
+    if name.count("/") != 1 or path.suffix in suffixes or name.startswith((".", "/", "~")):
         raise CheckpointError(f"no checkpoint at {name}: there is no such folder or file, and it is no hub id")
     try:
         folder = Path(
             snapshot_download(
                 name,
-                allow_patterns=[CONFIG_NAME, WEIGHTS_NAME],
+                allow_patterns=[CONFIG_NAME, *weights_names],
                 revision=hub.revision,
                 token=hub.token,
                 cache_dir=hub.cache_dir,
@@ -69,7 +85,7 @@ def find_files(source: str | os.PathLike[str], hub: HubOptions) -> tuple[Path, P
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"cannot get {name} from the hub ({reason}); a local folder works offline") from error
-    return folder / CONFIG_NAME, folder / WEIGHTS_NAME
+    return folder / CONFIG_NAME, _weights_in(folder, weights_names)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -78,13 +94,31 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: the file is missing or damaged, or names or shapes differ; all of them are named.
     """
+    module.load_state_dict(fitted(read_weights(path), wanted=module.state_dict(), path=path))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     try:
-        weights = load_file(path)
+        return load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; a checkpoint is {CONFIG_NAME} and {WEIGHTS_NAME}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no safetensors file, or damaged: {error}") from error
-    wanted = module.state_dict()
+
+
+def fitted(
+    weights: Mapping[str, Tensor], *, wanted: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> dict[str, Tensor]:
+    """Weights in the precision of those wanted; names and shapes must be exactly theirs.
+
+    Raises:
+        CheckpointError: names or shapes differ; all of them are named.
+    """
     problems = [
         *_named("missing", sorted(wanted.keys() - weights.keys())),
         *_named("not known", sorted(weights.keys() - wanted.keys())),
@@ -92,10 +126,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit its configuration: {'; '.join(problems)}")
-    module.load_state_dict({name: weight.to(wanted[name].dtype) for name, weight in weights.items()})
+    return {name: weight.to(wanted[name].dtype) for name, weight in weights.items()}
 
 
-def save_checkpoint(module: nn.Module, config: AutoGazeConfig, folder: str | os.PathLike[str]) -> None:
+def save_checkpoint(module: nn.Module, config: JsonConfig, folder: str | os.PathLike[str]) -> None:
     """Write configuration and weights into a folder, made if it is not there.
 
     Raises:
@@ -133,6 +167,11 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None,
         raise CheckpointError(f"cannot push to {repo_id}: {str(error).strip().splitlines()[0]}") from error
 
 
+def _weights_in(folder: Path, names: Sequence[str]) -> Path:
+    there = [folder / name for name in names if (folder / name).exists()]
+    return there[0] if there else folder / names[0]
+
+
 def _named(kind: str, names: list[str]) -> list[str]:
     if not names:
         return []
@@ -140,7 +179,7 @@ def _named(kind: str, names: list[str]) -> list[str]:
     return [f"{len(names)} {kind}: {shown}"]
 
 
-def _misshapen(wanted: dict[str, Tensor], got: dict[str, Tensor]) -> list[str]:
+def _misshapen(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> list[str]:
     return [
         f"{name} {tuple(got[name].shape)} instead of {tuple(weight.shape)}"
         for name, weight in wanted.items()
