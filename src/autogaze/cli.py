@@ -11,14 +11,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, Protocol, TextIO
 
 import tyro
 
 from autogaze import __version__
+from autogaze.commands.behaviour import BehaviourCommand
 from autogaze.commands.checks import ChecksCommand
 from autogaze.commands.gaze import GazeCommand
 from autogaze.commands.info import InfoCommand
+from autogaze.commands.reconstruct import ReconstructCommand
 from autogaze.commands.words import EXIT_FAILED
 from autogaze.errors import AutoGazeError
 
@@ -28,6 +30,7 @@ _INTERRUPTED = ("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
 
 Command = (
     Annotated[GazeCommand, tyro.conf.subcommand("gaze")]
+    | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
     | Annotated[InfoCommand, tyro.conf.subcommand("info")]
     | Annotated[ChecksCommand, tyro.conf.subcommand("checks")]
 )
@@ -36,11 +39,21 @@ Command = (
 _RULE = re.compile("[─-]{4,}")
 
 
+class Runnable(Protocol):
+    """What a command is once its words are read."""
+
+    def run(self) -> int:
+        """Do it; the exit code."""
+        ...
+
+
 class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "info", "checks")
+VERBS = ("gaze", "reconstruct", "info", "checks")
+BEHAVIOUR = ("evaluate", "behaviour")
+"""Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -87,30 +100,44 @@ def _run(words: list[str]) -> int:
     return _parse(words).run()
 
 
-def _parse(words: list[str]) -> GazeCommand | InfoCommand | ChecksCommand:
+def _parse(words: list[str]) -> Runnable:
     """The command that the words spell; help is printed by tyro, which then exits."""
+    if tuple(words[:2]) == BEHAVIOUR:
+        return _read(BehaviourCommand, words[2:], prog=" ".join(["autogaze", *BEHAVIOUR]), verb=())
     if words and words[0] not in VERBS and not words[0].startswith("-"):
         raise _UsageError(
             f"{words[0]!r} is no command; there are {', '.join(VERBS)}; `autogaze --help` shows what is legal"
         )
+    return _read(
+        Command,
+        words or ["--help"],
+        prog="autogaze",
+        verb=words[:1] if words and words[0] in VERBS else (),
+        description=(
+            "Look at a video before the vision transformer does, and keep only what matters. "
+            "`autogaze --version` tells the version."
+        ),
+    )
+
+
+def _read(
+    kind: Any, words: Sequence[str], *, prog: str, verb: Sequence[str], description: str | None = None
+) -> Runnable:
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(
-                Command,
-                prog="autogaze",
-                description=(
-                    "Look at a video before the vision transformer does, and keep only what matters. "
-                    "`autogaze --version` tells the version."
-                ),
-                args=words or ["--help"],
+            command: Runnable = tyro.cli(
+                kind,
+                prog=prog,
+                description=description,
+                args=words,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
             )
+            return command
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
-        verb = words[0] if words and words[0] in VERBS else ""
-        help_command = " ".join(["autogaze", *([verb] if verb else []), "--help"])
+        help_command = " ".join([prog, *verb, "--help"])
         raise _UsageError(f"{_unboxed(box.getvalue())}; `{help_command}` shows what is legal") from None
 
 
