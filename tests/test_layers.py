@@ -49,9 +49,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "tasks.video_mae_reconstruction.configuration_video_mae",
         "tasks.video_mae_reconstruction.block_causal",
         "tasks.video_mae_reconstruction.modeling_video_mae",
-        "tasks.video_mae_reconstruction.incremental",
         "tasks.video_mae_reconstruction.checkpoint_video_mae",
         "tasks.video_mae_reconstruction.video_mae",
+        "tasks.video_mae_reconstruction.incremental",
     ),
     # Rebuilding
     (
@@ -74,7 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "tasks.video_mae_reconstruction",
     ),
     # A source in, a gaze out
-    ("loading", "names", "pipeline"),
+    ("loading", "names", "pipeline", "replay"),
     # Pictures and data sets
     (
         "captions",
@@ -82,6 +82,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "overlay",
         "sheet",
         "visualize",
+        "picture_error",
+        "error_map",
+        "side_by_side",
         "datasets",
         "datasets.video_utils",
         "datasets.labels",
@@ -94,8 +97,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("evaluation.rows", "evaluation.metrics", "evaluation.settings", "evaluation.clips", "evaluation.journal"),
         *("evaluation.tables", "evaluation.runner", "evaluation.plots", "evaluation.grids", "evaluation.report"),
-        *("evaluation.behaviour", "evaluation.stop_head", "evaluation.calibrate", "evaluation"),
-        "reconstruct",
+        *("evaluation.behaviour_measures", "evaluation.behaviour_rows", "evaluation.behaviour_statistics"),
+        *("evaluation.behaviour_summary", "evaluation.behaviour", "evaluation.behaviour_plots"),
+        "evaluation.behaviour_files",
+        *("evaluation.stop_head", "evaluation.calibrate", "evaluation"),
+        *("reconstruct_summary", "reconstruct"),
     ),
     # Training
     (
