@@ -16,7 +16,7 @@ import pytest
 
 import autogaze
 from autogaze import checks, terminal
-from autogaze.cli import main
+from autogaze.cli import VERBS, main
 from autogaze.gaze import Gaze
 from autogaze.selectors import SELECTORS
 from autogaze.video_writer import VideoWriter
@@ -365,7 +365,7 @@ class TestWords:
         [
             (
                 ("chekcs",),
-                "autogaze: 'chekcs' is no command; there are gaze, info, checks; `autogaze --help` shows what is legal",
+                f"'chekcs' is no command; there are {', '.join(VERBS)}; `autogaze --help` shows what is legal",
             ),
             (
                 ("gaze", "x.mp4", "--threshold", "abc"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from autogaze.loading import load_selector
     from autogaze.models.autogaze import AutoGaze
     from autogaze.pipeline import gaze, iter_gaze, stream
+    from autogaze.reconstruct import reconstruct_many, reconstruct_to_files
     from autogaze.sampling import Sampling
     from autogaze.selectors.base import Budget
     from autogaze.streaming import GazeSession
@@ -43,6 +44,8 @@ _HOMES = {
     "iter_gaze": "autogaze.pipeline",
     "load_selector": "autogaze.loading",
     "open_video": "autogaze.video",
+    "reconstruct_many": "autogaze.reconstruct",
+    "reconstruct_to_files": "autogaze.reconstruct",
     "stream": "autogaze.pipeline",
 }
 """Where each public name is defined; it is imported when it is first used."""
@@ -65,6 +68,8 @@ __all__ = [
     "iter_gaze",
     "load_selector",
     "open_video",
+    "reconstruct_many",
+    "reconstruct_to_files",
     "stream",
 ]
 

@@ -151,7 +151,7 @@ class _Job(Job[Summary]):
                 source_fingerprint=fingerprint_before,
                 name=self.name,
                 files=self.files(),
-                fps=stream.reader.fps,
+                fps=stream.fps,
                 settings=self.recipe.settings,
                 seconds=StageSeconds(
                     decode=stream.reader.decode_seconds,
@@ -179,7 +179,7 @@ class _Job(Job[Summary]):
             for frames, gaze in stream:
                 before = time.perf_counter()
                 if self.overlay and overlay is None:
-                    path, fps = folder / f"{self.name}{OVERLAY}", stream.reader.fps
+                    path, fps = folder / f"{self.name}{OVERLAY}", stream.fps
                     overlay = stack.enter_context(OverlayWriter(path, layout=stream.layout, fps=fps))
                 if overlay is not None:
                     overlay.write(frames, gaze)

@@ -46,7 +46,7 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None) ->
         return _selector_of(model)
     model = os.fspath(model)
     if device is not None:
-        _check_device(device)
+        check_device(device)
     if model in SELECTORS:
         return make_selector(model)
     source = checkpoint_path(model)
@@ -105,7 +105,12 @@ def _nearest(model: str) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that does not exist here.
+
+    Raises:
+        AutoGazeError: there is no such device.
+    """
     import torch
 
     try:

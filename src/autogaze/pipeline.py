@@ -199,6 +199,11 @@ class GazeStream:
             raise VideoError(f"{self.reader.name} has no frame that can be decoded; check it with a video player")
 
     @property
+    def fps(self) -> float:
+        """Mean rate of the frames that are gazed at."""
+        return self.reader.fps
+
+    @property
     def seconds(self) -> float:
         """Since the source was opened."""
         return time.perf_counter() - self._start
