@@ -21,7 +21,6 @@ from autogaze.commands.checks import ChecksCommand
 from autogaze.commands.gaze import GazeCommand
 from autogaze.commands.info import InfoCommand
 from autogaze.commands.reconstruct import ReconstructCommand
-from autogaze.commands.reconstruct import ReconstructCommand
 from autogaze.commands.words import EXIT_FAILED
 from autogaze.errors import AutoGazeError
 
@@ -31,7 +30,6 @@ _INTERRUPTED = ("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
 
 Command = (
     Annotated[GazeCommand, tyro.conf.subcommand("gaze")]
-    | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
     | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
     | Annotated[InfoCommand, tyro.conf.subcommand("info")]
     | Annotated[ChecksCommand, tyro.conf.subcommand("checks")]
