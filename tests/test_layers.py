@@ -96,7 +96,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Measuring
     (
         *("evaluation.rows", "evaluation.metrics", "evaluation.settings", "evaluation.clips", "evaluation.journal"),
-        *("evaluation.tables", "evaluation.runner", "evaluation.plots", "evaluation.grids", "evaluation.report"),
+        *("evaluation.fronts", "evaluation.curves", "evaluation.style", "evaluation.labels", "evaluation.findings"),
+        *("evaluation.tradeoff", "evaluation.frame_plots", "evaluation.time_plot", "evaluation.plots"),
+        *("evaluation.grids", "evaluation.report_tables", "evaluation.report_images", "evaluation.report"),
+        *("evaluation.tables", "evaluation.runner"),
         *("evaluation.behaviour_measures", "evaluation.behaviour_rows", "evaluation.behaviour_statistics"),
         *("evaluation.behaviour_summary", "evaluation.behaviour", "evaluation.behaviour_plots"),
         "evaluation.behaviour_files",

@@ -1,0 +1,213 @@
+"""What an evaluation found, in numbers and words: patches at equal PSNR, thresholds against ratios, shared budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autogaze.evaluation.curves import PSNR, Kind, Setting, front_of, ranked, selectors, settings
+from autogaze.evaluation.fronts import Front, Point, kept_at, pareto_front, steps
+from autogaze.evaluation.rows import ClipRow, SummaryRow
+from autogaze.evaluation.style import share
+
+# Shape letters: R resamples, C clips, S settings of one selector.
+
+RESAMPLES = 400
+_LEAST_VIDEOS = 5
+"""Fewer videos are no sample of anything: no interval is given."""
+_MOST_LEVELS = 4
+_INTERVAL_PERCENT = (2.5, 97.5)
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a selector keeps at some PSNR."""
+
+    selector: str
+    """Name of the selector."""
+    kept: float | None
+    """Share of the patches; None where its Pareto front does not reach the PSNR."""
+    times: float | None
+    """The same as a multiple of what the best selector keeps; None with ``kept``."""
+    interval: tuple[float, float] | None = None
+    """Where ``times`` lies in 95 % of resamples of the videos; None for the best, or where there are too few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualPsnr:
+    """What selectors keep at one PSNR."""
+
+    psnr_db: float
+    """The PSNR, between the ends of as many Pareto fronts as possible."""
+    best: str
+    """The selector that keeps least there."""
+    costs: tuple[Cost, ...]
+    """One for each selector, in the order of the ranking."""
+
+
+def at_equal_psnr(
+    summary: Sequence[SummaryRow], clips: Sequence[ClipRow], *, reconstructor: str
+) -> tuple[EqualPsnr, ...]:
+    """What every selector keeps at up to four PSNRs that most of them reach, on their Pareto fronts.
+
+    Empty where no two selectors reach a common one.
+    """
+    names = ranked(summary, reconstructor=reconstructor)
+    rows = [row for row in summary if row.reconstructor == reconstructor]
+    fronts = {name: front_of((row for row in rows if row.selector == name), metric=PSNR) for name in names}
+    levels = steps(list(fronts.values()), step=1.0) or steps(list(fronts.values()), step=0.1)
+    if len(levels) > _MOST_LEVELS:
+        chosen = np.linspace(0, len(levels) - 1, _MOST_LEVELS).round().astype(int)
+        levels = [levels[number] for number in chosen]
+    resampled = _resampled_fronts([row for row in clips if row.reconstructor == reconstructor], names)
+    return tuple(_costs(fronts, resampled, psnr_db=level) for level in levels)
+
+
+def _costs(fronts: Mapping[str, Front], resampled: Sequence[Mapping[str, Front]], *, psnr_db: float) -> EqualPsnr:
+    kept = {name: kept_at(front, quality=psnr_db) for name, front in fronts.items()}
+    best = min((value, name) for name, value in kept.items() if value is not None)[1]
+    samples = [{name: kept_at(front, quality=psnr_db) for name, front in one.items()} for one in resampled]
+
+    def interval(name: str) -> tuple[float, float] | None:
+        pairs = [(one[name], one[best]) for one in samples]
+        times = [mine / least for mine, least in pairs if mine is not None and least is not None]
+        if name == best or not times or len(times) < 0.9 * len(samples):
+            return None
+        low, high = np.percentile(times, _INTERVAL_PERCENT)
+        return float(low), float(high)
+
+    least = kept[best]
+    assert least is not None
+    costs = tuple(
+        Cost(selector=name, kept=None, times=None)
+        if value is None
+        else Cost(selector=name, kept=value, times=value / least, interval=interval(name))
+        for name, value in kept.items()
+    )
+    return EqualPsnr(psnr_db=psnr_db, best=best, costs=costs)
+
+
+def _resampled_fronts(clips: Sequence[ClipRow], names: Sequence[str]) -> list[dict[str, Front]]:
+    """Fronts of PSNR with the videos drawn anew, with replacement: clips of one video come and go together."""
+    videos = sorted({row.video for row in clips})
+    if len(videos) < _LEAST_VIDEOS:
+        return []
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(videos), np.full(len(videos), 1 / len(videos)), RESAMPLES).astype(float)
+    means = {name: _means([row for row in clips if row.selector == name], videos, drawn) for name in names}
+    return [
+        {
+            name: pareto_front(
+                Point(kept=k, quality=q) for k, q in zip(kept[r], psnr_db[r], strict=True) if PSNR.is_shown(q)
+            )
+            for name, (kept, psnr_db) in means.items()
+        }
+        for r in range(RESAMPLES)
+    ]
+
+
+def _means(clips: Sequence[ClipRow], videos: Sequence[str], drawn: Values) -> tuple[Values, Values]:
+    """(R, S) mean share kept and mean PSNR of every setting; NaN where a resample has none of its clips."""
+    number = {video: v for v, video in enumerate(videos)}
+    by_setting: dict[str, list[ClipRow]] = {}
+    for row in clips:
+        by_setting.setdefault(row.setting, []).append(row)
+    kept_RS, psnr_RS = np.empty((2, len(drawn), len(by_setting)))
+    for s, rows in enumerate(by_setting.values()):
+        weight_RC = drawn[:, [number[row.video] for row in rows]]
+        with np.errstate(invalid="ignore"):
+            weight_RC = weight_RC / weight_RC.sum(1, keepdims=True)
+        kept_RS[:, s] = weight_RC @ np.array([row.actual_gaze_ratio for row in rows])
+        psnr_RS[:, s] = weight_RC @ np.array([row.psnr for row in rows])
+    return kept_RS, psnr_RS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Win:
+    """Two settings of one selector: one keeps fewer patches than the other and gives a better picture."""
+
+    winner: SummaryRow
+    """Means of the better one."""
+    loser: SummaryRow
+    """Means of the other."""
+
+
+def best_win(summary: Sequence[SummaryRow], clips: Sequence[ClipRow], *, reconstructor: str, kind: Kind) -> Win | None:
+    """Where a setting of this kind beats the same share of every frame by most, in patches and PSNR; None if nowhere.
+
+    Of all wins that with the largest share of patches saved.
+    """
+    known = settings(clips)
+    wins = []
+    for name in selectors(summary):
+        rows = [row for row in summary if (row.reconstructor, row.selector) == (reconstructor, name)]
+        winners = [row for row in rows if _is(known, row, kind)]
+        losers = [row for row in rows if _is(known, row, Kind.FRAME) and PSNR.is_shown(row.psnr)]
+        wins += [
+            Win(winner=winner, loser=loser)
+            for winner in winners
+            for loser in losers
+            if winner.actual_gaze_ratio < loser.actual_gaze_ratio and winner.psnr > loser.psnr
+        ]
+    return min(wins, key=lambda win: win.winner.actual_gaze_ratio / win.loser.actual_gaze_ratio, default=None)
+
+
+def _is(known: Mapping[tuple[str, str], Setting], row: SummaryRow, kind: Kind) -> bool:
+    setting = known.get((row.selector, row.setting))
+    return setting is not None and setting.kind is kind
+
+
+def win_sentence(win: Win, *, known: Mapping[tuple[str, str], Setting]) -> str:
+    """A win in one sentence."""
+    winner, loser = win.winner, win.loser
+    label = known[winner.selector, winner.setting]
+    how = {
+        Kind.THRESHOLD: f"stopping at a loss ({label.label})",
+        Kind.CLIP: f"one budget for the clip ({label.label})",
+        Kind.FRAME: label.label,
+    }[label.kind]
+    return (
+        f"{winner.selector}: {how} keeps {share(winner.actual_gaze_ratio)} at {winner.psnr:.1f} dB and beats a fixed "
+        f"share of every frame, {share(loser.actual_gaze_ratio)} at {loser.psnr:.1f} dB."
+    )
+
+
+def equal_psnr_sentences(found: Sequence[EqualPsnr], *, reconstructor: str) -> list[str]:
+    """The comparison in words, at the PSNR in the middle: the most expensive selector against the best, the others."""
+    if not found:
+        return []
+    middle = found[(len(found) - 1) // 2]
+    others = sorted(
+        (cost for cost in middle.costs if cost.times is not None and cost.selector != middle.best),
+        key=lambda cost: -(cost.times or math.inf),
+    )
+    if not others:
+        return []
+    best = next(cost for cost in middle.costs if cost.selector == middle.best)
+    words = [f"{cost.selector} keeps {times(cost)}" for cost in others]
+    sentences = [
+        f"At an equal PSNR of {middle.psnr_db:g} dB, rebuilt by {reconstructor}, {words[0]} the patches of "
+        f"{middle.best} ({share(others[0].kept or 0)} against {share(best.kept or 0)})."
+    ]
+    if words[1:]:
+        sentences.append("There " + ", ".join(words[1:]) + ".")
+    missing = [cost.selector for cost in middle.costs if cost.times is None]
+    if missing:
+        sentences.append(f"Not compared there, as their settings do not reach that PSNR: {', '.join(missing)}.")
+    return sentences
+
+
+def times(cost: Cost) -> str:
+    """A multiple and its interval: ``6.3× (5.1 to 7.4×)``."""
+    if cost.times is None:
+        return "–"
+    text = f"{cost.times:.3g}×" if cost.times >= 10 else f"{cost.times:.1f}×"
+    if cost.interval is None:
+        return text
+    return f"{text} ({cost.interval[0]:.1f} to {cost.interval[1]:.1f}×)"
