@@ -103,7 +103,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("evaluation.behaviour_measures", "evaluation.behaviour_rows", "evaluation.behaviour_statistics"),
         *("evaluation.behaviour_summary", "evaluation.behaviour", "evaluation.behaviour_plots"),
         "evaluation.behaviour_files",
-        *("evaluation.stop_head", "evaluation.calibrate", "evaluation"),
+        *("evaluation.intervals", "evaluation.stop_head", "evaluation.stop_head_plot", "evaluation.stop_head_files"),
+        *("evaluation.conformal", "evaluation.calibration_clips", "evaluation.calibrate", "evaluation"),
         *("reconstruct_summary", "reconstruct"),
     ),
     # Training

@@ -21,6 +21,7 @@ from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.models.autogaze import checkpoint
 from autogaze.models.autogaze.budgets import draw_budget
+from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration, weights_fingerprint
 from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig, Positions
 from autogaze.models.autogaze.decoding import ClipDecoder, as_tensor, fit, to_gaze
 from autogaze.models.autogaze.modeling_autogaze import GazeModel, TeacherForcing
@@ -48,6 +49,9 @@ class AutoGaze(nn.Module):
         self.decoder = ClipDecoder(
             self.gazing_model, engine=Engine(self.gazing_model.gaze_decoder, positions=self.config.positions)
         )
+        self.calibration: Calibration | None = None
+        """What a threshold of :meth:`gaze` goes through; None: it is compared with the predictions as they are. Set it
+        to None to switch it off, also when the weights change. The published call never uses it."""
 
     # Loading and saving
 
@@ -59,6 +63,7 @@ class AutoGaze(nn.Module):
         positions: Positions | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        calibrated: bool = True,
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | None = None,
@@ -72,13 +77,15 @@ class AutoGaze(nn.Module):
                 does not say is a published one, hence ``"reference"``.
             device: where the model goes; None: the CPU.
             dtype: precision of weights and activations; the heads compute in fp32 whatever it is.
+            calibrated: use the ``calibration.json`` beside the weights, if there is one; see :attr:`calibration`.
             revision: branch, tag or commit on the hub; None: its default branch.
             token: access token of the hub; None: the one stored on this machine, if any.
             cache_dir: where downloads are kept; None: the hub's usual place.
             local_files_only: use what was downloaded before and never the network.
 
         Raises:
-            CheckpointError: nothing is there, or names or shapes differ from the configuration's.
+            CheckpointError: nothing is there, names or shapes differ from the configuration's, or the calibration is
+                damaged or was fitted for other weights.
         """
         hub = checkpoint.HubOptions(
             revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
@@ -89,15 +96,26 @@ class AutoGaze(nn.Module):
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{config_path} describes no network that can be built: {error}") from error
         checkpoint.load_weights(model, weights_path)
+        calibration = Calibration.load(config_path.parent) if calibrated else None
+        if calibration is not None:
+            calibration.check_fits(weights_fingerprint(model), positions=model.config.positions)
+            model.calibration = calibration
         return model.to(device=device, dtype=dtype).eval()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors``, under the published names.
+        """Write ``config.json`` and ``model.safetensors``, under the published names, and the calibration.
+
+        A calibration of other weights, such as those before training or rounding, is not written, and one that is in
+        the folder already is removed: with these weights it would mean nothing.
 
         Raises:
             OSError: a file cannot be written.
         """
         checkpoint.save_checkpoint(self, self.config, folder)
+        if self.calibration is not None and self.calibration.weights == weights_fingerprint(self):
+            self.calibration.save(folder)
+        else:
+            (Path(folder) / CALIBRATION_NAME).unlink(missing_ok=True)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, message: str = "Upload gaze model"
@@ -213,23 +231,26 @@ class AutoGaze(nn.Module):
         Args:
             videos: (B, T, H, W, 3) uint8, or (B, T, 3, H, W) float as :meth:`preprocess` makes them.
             ratio: most gazes a frame may get as a share of its patches, in (0, 1]; or one for each frame of a clip.
-            threshold: predicted reconstruction loss at which a frame ends. With neither, the configuration decides.
+            threshold: reconstruction loss at which a frame ends. It is compared with the predicted loss, or, if the
+                model has a :attr:`calibration`, goes through it first: then at most its α of the frames end above the
+                threshold. With neither ratio nor threshold, the configuration decides.
             temperature: draw gazes at this temperature; None: take the likeliest.
             generator: source of the draws, or one for each clip.
 
         Raises:
             ValueError: the videos are of another shape or type.
-            BudgetError: a ratio or threshold is not legal.
+            BudgetError: a ratio or threshold is not legal, or less than the calibration can promise.
         """
         pixels, layout = self._pixels(as_tensor(videos))
         first = generator[0] if isinstance(generator, Sequence) else generator
         budget = self.budget(ratio, threshold, frames=pixels.shape[1], generator=first)
+        level = self.stop_level(budget.threshold)
         sampler = self._sampler(len(pixels), temperature, generator)
         frames: list[list[FrameGaze]] = [[] for _ in pixels]
         for clip in torch.split(pixels, self.config.max_num_frames, dim=1):
             limits = [budget.max_patches(self.grid.num_patches, t) for t in range(clip.shape[1])]
             state = self.decoder.start(len(clip), frames=clip.shape[1], max_gazes=max(limits))
-            pieces = self.decoder.step(state, clip, max_gazes_T=limits, threshold=budget.threshold, sampler=sampler)
+            pieces = self.decoder.step(state, clip, max_gazes_T=limits, threshold=level, sampler=sampler)
             for so_far, piece in zip(frames, pieces, strict=True):
                 so_far += piece
         return [to_gaze(clip_frames, layout) for clip_frames in frames]
@@ -282,7 +303,7 @@ class AutoGaze(nn.Module):
         """
         longest = self.config.max_num_frames
         if ratio is None and threshold is None:
-            return draw_budget(self.config, frames=min(frames, longest), generator=generator)
+            return self.promised(draw_budget(self.config, frames=min(frames, longest), generator=generator))
         budget = Budget(ratio=1.0 if ratio is None else ratio, threshold=threshold)
         if len(budget.ratios()) > 1 and not min(frames, longest) <= len(budget.ratios()) <= longest:
             raise BudgetError(
@@ -290,6 +311,22 @@ class AutoGaze(nn.Module):
                 f"got {len(budget.ratios())}"
             )
         return budget
+
+    def promised(self, budget: Budget) -> Budget:
+        """A budget that the configuration names, with a threshold that the :attr:`calibration` can promise."""
+        if self.calibration is None or budget.threshold is None:
+            return budget
+        return replace(budget, threshold=self.calibration.default_threshold(budget.threshold))
+
+    def stop_level(self, threshold: float | None) -> float | None:
+        """The predicted loss at which frames end to keep a threshold: itself without a :attr:`calibration`.
+
+        Raises:
+            BudgetError: the calibration cannot promise the threshold.
+        """
+        if self.calibration is None or threshold is None:
+            return threshold
+        return self.calibration.level(threshold)
 
     def _pixels(self, videos: Tensor) -> tuple[Tensor, FrameLayout]:
         """Normalised (B, T, 3, S, S) frames, and where their patches are in the frames given."""

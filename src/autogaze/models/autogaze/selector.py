@@ -45,7 +45,8 @@ class AutoGazeSelector:
             model: the model; results come from the device it is on.
             name: how it is called in results.
             budget: used when the caller names no limit; None: what the checkpoint's configuration says if it names a
-                threshold, or else the published operating point.
+                threshold, or else the published operating point. With a calibration its threshold is the nearest that
+                can be promised.
             tile_batch: most tiles decoded at once, which bounds memory (about 50 MB a tile in fp32 at most);
                 None: 8 on a CPU, 64 elsewhere.
 
@@ -58,7 +59,7 @@ class AutoGazeSelector:
         self.name = name
         says = model.config.has_task_loss_requirement_during_inference
         own = draw_budget(model.config, frames=model.config.max_num_frames) if says else PUBLISHED_BUDGET
-        self.default_budget = budget or own
+        self.default_budget = budget or model.promised(own)
         self.tile_batch = tile_batch or (8 if model.device.type == "cpu" else 64)
 
     @classmethod
@@ -87,7 +88,8 @@ class AutoGazeSelector:
         """Start on a video.
 
         Raises:
-            BudgetError: the budget is per clip, in dB, or names too few ratios.
+            BudgetError: the budget is per clip, in dB, names too few ratios, or a threshold below what the model's
+                calibration can promise.
         """
         if budget.psnr_db is not None:
             raise BudgetError("a gaze model predicts a loss, not decibels; give a threshold, or use --model replenish")
@@ -98,7 +100,7 @@ class AutoGazeSelector:
             raise BudgetError(f"ratio must be one number or {longest}, one for each frame, got {len(budget.ratios())}")
         if layout.grid != self.grid:
             raise ValueError(f"the layout is of {layout.grid}, the model of {self.grid}")
-        return AutoGazeSession(self, layout, budget)
+        return AutoGazeSession(self, layout, replace(budget, threshold=self.model.stop_level(budget.threshold)))
 
 
 @dataclass(slots=True)
@@ -119,6 +121,7 @@ class AutoGazeSession:
     """
 
     def __init__(self, selector: AutoGazeSelector, layout: FrameLayout, budget: Budget) -> None:
+        """Start on a video. The budget's threshold is a level: it is compared with the predictions as they are."""
         self.layout = layout
         self._selector = selector
         self._budget = budget
