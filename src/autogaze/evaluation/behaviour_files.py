@@ -125,8 +125,9 @@ def to_json(behaviour: Behaviour) -> dict[str, Any]:
 
 def summary_line(found: SelectorBehaviour) -> str:
     """What a selector looks at, in one line."""
-    rising = [trend.scale_px for trend in found.flow_trends if (trend.gazed_moves_faster or 0) > 0.5]
-    scales = f"at {', '.join(map(str, rising))} px" if rising else "at no scale"
+    faster = [trend.gazed_moves_faster for trend in found.flow_trends]
+    motion = ", ".join("–" if auc is None else f"{auc:.2f}" for auc in faster)
+    scales = ", ".join(str(trend.scale_px) for trend in found.flow_trends)
     correlation = found.scale_and_detail
     if correlation.rho is None:
         told = "all gazes have one scale or one detail"
@@ -137,8 +138,8 @@ def summary_line(found: SelectorBehaviour) -> str:
     first = found.frame_shares[0].share or 0.0
     return (
         f"{found.selector}: {found.gazes:,} gazes in {found.clips} {'clip' if found.clips == 1 else 'clips'} "
-        f"({found.kept_ratio:.1%} kept, {first:.0%} of them in first frames); faster patches are gazed at more "
-        f"{scales}; {told}"
+        f"({found.kept_ratio:.1%} kept, {first:.0%} of them in first frames); gazed patches move faster with AUC "
+        f"{motion} at {scales} px; {told}"
     )
 
 
