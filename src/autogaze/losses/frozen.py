@@ -5,7 +5,6 @@ Shape letters: n frames, H × W pixels, h × w patches, C channels.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
+from autogaze.configuration import read_json_object
 from autogaze.errors import CheckpointError
 from autogaze.extras import require
 from autogaze.losses.pixel import HALF, IMAGENET, PixelSpace
@@ -194,7 +194,7 @@ def _local_folder(source: str | os.PathLike[str], hub: HubOptions) -> Path:
 
 
 def _family(folder: Path) -> tuple[str, PixelSpace]:
-    kind = _read_json(folder / CONFIG_NAME).get("model_type")
+    kind = read_json_object(folder / CONFIG_NAME).get("model_type")
     if kind not in _FAMILIES:
         raise CheckpointError(
             f"{folder} holds a model of type {kind!r}, which cannot be used; legal are {', '.join(_FAMILIES)}"
@@ -206,25 +206,13 @@ def _space_of(folder: Path, *, default: PixelSpace) -> PixelSpace:
     path = folder / PREPROCESSOR_NAME
     if not path.is_file():
         return default
-    settings = _read_json(path)
+    settings = read_json_object(path)
     names = ("image_mean", "image_std", "rescale_factor", "offset")
     try:
         given = PixelSpace.from_settings(**{name: settings[name] for name in names if name in settings})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold legal settings: {error}") from error
     return given if "image_mean" in settings and "image_std" in settings else default
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; a vision model is {CONFIG_NAME} and model.safetensors") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
-    return data
 
 
 def _load(model_class: Any, folder: Path, **options: Any) -> nn.Module:

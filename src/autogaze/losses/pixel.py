@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD
+from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD, AutoGazeImageProcessor
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``(prediction, target) → loss``: two (B, F, 3, H, W) float tensors in, (B, F) out, 0 where they are equal."""
@@ -59,6 +59,17 @@ class PixelSpace:
         return cls(
             mean=tuple((float(mean) + offset) / of_white for mean in image_mean),  # type: ignore[arg-type]
             std=tuple(float(std) / of_white for std in image_std),  # type: ignore[arg-type]
+        )
+
+    @classmethod
+    def of_processor(cls, processor: AutoGazeImageProcessor) -> PixelSpace:
+        """The space of the frames that a processor makes."""
+        normalises, rescales = processor.do_normalize, processor.do_rescale
+        return cls.from_settings(
+            image_mean=processor.image_mean if normalises else UNIT.mean,
+            image_std=processor.image_std if normalises else UNIT.std,
+            rescale_factor=processor.rescale_factor if rescales else 1.0,
+            offset=processor.offset and rescales,
         )
 
     def to_unit(self, frames: Tensor) -> Tensor:
