@@ -64,15 +64,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         ),
         *("reconstructors.seams", "reconstructors.video_mae", "reconstructors.loading", "reconstructors"),
     ),
+    # What every task is
+    ("tasks", "tasks.judged", "tasks.base"),
     # What a selection is good for; a task of one file needs no line of its own
-    (
-        "tasks",
-        "tasks.judged",
-        "tasks.base",
-        "tasks.*",
-        "tasks.video_mae_reconstruction.task",
-        "tasks.video_mae_reconstruction",
-    ),
+    ("tasks.*", "tasks.video_mae_reconstruction.task", "tasks.video_mae_reconstruction"),
     # A source in, a gaze out
     ("loading", "names", "pipeline", "replay"),
     # Pictures and data sets
@@ -99,12 +94,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("evaluation.fronts", "evaluation.curves", "evaluation.style", "evaluation.labels", "evaluation.findings"),
         *("evaluation.tradeoff", "evaluation.frame_plots", "evaluation.time_plot", "evaluation.plots"),
         *("evaluation.grids", "evaluation.report_tables", "evaluation.report_images", "evaluation.report"),
-        *("evaluation.tables", "evaluation.runner"),
+        *("evaluation.tables", "evaluation.memory", "evaluation.facts", "evaluation.measure", "evaluation.plan"),
+        *("evaluation.outputs", "evaluation.runner"),
         *("evaluation.behaviour_measures", "evaluation.behaviour_rows", "evaluation.behaviour_statistics"),
         *("evaluation.behaviour_summary", "evaluation.behaviour", "evaluation.behaviour_plots"),
         "evaluation.behaviour_files",
         *("evaluation.intervals", "evaluation.stop_head", "evaluation.stop_head_plot", "evaluation.stop_head_files"),
-        *("evaluation.conformal", "evaluation.calibration_clips", "evaluation.calibrate", "evaluation"),
+        *("evaluation.conformal", "evaluation.calibration_clips", "evaluation.calibrate"),
+        *("evaluation.calibrate_checkpoint", "evaluation"),
         *("reconstruct_summary", "reconstruct"),
     ),
     # Training
