@@ -17,6 +17,7 @@ import tyro
 
 from autogaze import __version__
 from autogaze.commands.behaviour import BehaviourCommand
+from autogaze.commands.calibrate import CalibrateCommand
 from autogaze.commands.checks import ChecksCommand
 from autogaze.commands.gaze import GazeCommand
 from autogaze.commands.info import InfoCommand
@@ -31,6 +32,7 @@ _INTERRUPTED = ("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
 Command = (
     Annotated[GazeCommand, tyro.conf.subcommand("gaze")]
     | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
+    | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
     | Annotated[InfoCommand, tyro.conf.subcommand("info")]
     | Annotated[ChecksCommand, tyro.conf.subcommand("checks")]
 )
@@ -51,7 +53,7 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "info", "checks")
+VERBS = ("gaze", "reconstruct", "calibrate", "info", "checks")
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 

@@ -14,6 +14,8 @@ from autogaze.loading import load_selector
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from autogaze.models.autogaze.calibration import Calibration
+
 
 @dataclass(frozen=True, kw_only=True)
 class GazeInfo:
@@ -69,6 +71,9 @@ class ModelInfo:
     """Learned weights; 0 for a selector without any."""
     needs_motion_vectors: bool
     """Whether it reads the codec's motion vectors, which only some codecs have."""
+    calibration: dict[str, Any] | None
+    """What its thresholds promise, if it was calibrated: the share of frames that may end above them, under which
+    reconstructor, from which threshold on, and which clips it was fitted on."""
 
 
 def describe(target: str, *, device: str | None = None) -> GazeInfo | ModelInfo:
@@ -125,4 +130,19 @@ def _describe_model(model: str, *, device: str | None) -> ModelInfo:
         default_budget={name: value for name, value in limits.items() if value is not None},
         parameters=sum(weight.numel() for weight in network.parameters()) if network is not None else 0,
         needs_motion_vectors=selector.needs_motion_vectors,
+        calibration=_describe_calibration(getattr(network, "calibration", None)),
     )
+
+
+def _describe_calibration(calibration: Calibration | None) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
+    return {
+        "alpha": calibration.alpha,
+        "reconstructor": calibration.reconstructor,
+        "lowest_threshold": calibration.lowest_threshold,
+        "highest_threshold": calibration.highest_threshold,
+        "ratio": calibration.ratio,
+        "mode": calibration.mode,
+        "clips": calibration.clips,
+    }
