@@ -51,7 +51,7 @@ def moving_square(T: int, *, step_px: int) -> NDArray[np.uint8]:
 
 
 class TestFlow:
-    @pytest.mark.parametrize("step_px", [1, 3, 6])
+    @pytest.mark.parametrize("step_px", [1, 3, 6, 14])
     def test_a_square_moves_as_fast_as_it_does_and_its_background_not_at_all(self, step_px: int) -> None:
         (flow_HW,) = flow_px(moving_square(2, step_px=step_px))
         inner = flow_HW[72:120, 72 + step_px : 120 + step_px]

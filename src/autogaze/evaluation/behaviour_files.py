@@ -39,7 +39,7 @@ NOTES = (
     "the first frame of a clip has no flow and is left out of gaze rate against flow",
     "flow of a patch is the fastest pixel in its box, so that coarse patches have more of it",
     "flow of a pixel is the larger of the flow to the frame before and of the flow back from there, 0 where that "
-    "points outside the picture",
+    "points outside the picture; small things that move by more than about 16 px a frame are often not followed",
     "gazes of one clip depend on each other: intervals over clips draw whole clips anew, wilson, sem and p do not",
 )
 

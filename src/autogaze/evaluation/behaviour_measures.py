@@ -140,13 +140,17 @@ def flow_px(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(T − 1, H, W) how fast each pixel of every frame but the first moves, in pixels a frame.
 
     The flow is OpenCV's Dense Inverse Search of the luma, from each frame to the one before and back, see
-    :func:`larger_flow`.
+    :func:`larger_flow`. It finds motion of up to about 16 px a frame in things of a quarter of a 224 px frame's side;
+    of what moves faster it finds half, and less.
 
     Raises:
         ImportError: opencv-python-headless is not installed.
     """
     cv2 = require("cv2", extra="evaluate")
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    # The preset's windows of 8 px lose things of a quarter of the frame's side that move by 12 px.
+    search.setPatchSize(4)
+    search.setPatchStride(2)
     luma_THW = [luma(frame)[..., 0] for frame in rgb]
     speeds = [
         larger_flow(search.calc(after, before, None), search.calc(before, after, None))
