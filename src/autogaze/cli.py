@@ -19,6 +19,7 @@ from autogaze import __version__
 from autogaze.commands.behaviour import BehaviourCommand
 from autogaze.commands.calibrate import CalibrateCommand
 from autogaze.commands.checks import ChecksCommand
+from autogaze.commands.evaluate import EvaluateCommand
 from autogaze.commands.gaze import GazeCommand
 from autogaze.commands.info import InfoCommand
 from autogaze.commands.reconstruct import ReconstructCommand
@@ -32,6 +33,7 @@ _INTERRUPTED = ("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
 Command = (
     Annotated[GazeCommand, tyro.conf.subcommand("gaze")]
     | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
+    | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
     | Annotated[InfoCommand, tyro.conf.subcommand("info")]
     | Annotated[ChecksCommand, tyro.conf.subcommand("checks")]
@@ -53,7 +55,7 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "calibrate", "info", "checks")
+VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "info", "checks")
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 

@@ -34,17 +34,7 @@ class ProgressBar:
     def __init__(self, *, num_sources: int, visible: bool) -> None:
         self._num_sources = num_sources
         self._done = 0
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rates]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not visible,
-            redirect_stdout=False,
-        )
+        self._bars = _bars(visible=visible)
         self._visible = visible
         self._task = self._bars.add_task("", total=None, rates="")
 
@@ -84,6 +74,41 @@ class ProgressBar:
         """Start over for the next source."""
         self._done += 1
         self._bars.reset(self._task, total=None, rates="", description="")
+
+
+class CountBar:
+    """One bar on standard error for work whose steps are counted, with the time left."""
+
+    def __init__(self, *, visible: bool) -> None:
+        self._bars = _bars(visible=visible)
+        self._task = self._bars.add_task("", total=None, rates="")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, step: str, *, done: float, total: float, words: str) -> None:
+        """Show what is being done, how much of all of it is done, and a few words beside that."""
+        self._bars.update(self._task, description=escape(step), total=total, completed=done, rates=escape(words))
+
+
+def _bars(*, visible: bool) -> Bars:
+    return Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rates]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not visible,
+        redirect_stdout=False,
+    )
 
 
 def say(text: str) -> None:
