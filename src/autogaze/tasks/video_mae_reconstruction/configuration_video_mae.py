@@ -147,7 +147,7 @@ class VideoMAEConfig(Configuration):
 
 
 def tiny() -> VideoMAEConfig:
-    """6.3 million parameters: a ViT-Ti encoder and a decoder that a processor can run."""
+    """6.6 million parameters: a ViT-Ti encoder and a decoder that a processor can run."""
     return VideoMAEConfig(
         hidden_size=192,
         num_hidden_layers=12,

@@ -7,7 +7,6 @@ import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -71,7 +70,7 @@ class VideoMAE(nn.Module):
         self.vit = Encoder(config)
         self.decoder = Decoder(config)
         l1_weight = dict(zip(config.loss_names, config.loss_weight_of_each, strict=True)).get("l1", 1.0)
-        self.loss = partial(mean_absolute_error, weight=l1_weight) if loss is None else loss
+        self.loss = MeanAbsoluteError(weight=l1_weight) if loss is None else loss
         self.init_weights()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -257,9 +256,23 @@ class VideoMAE(nn.Module):
         return [BlockCausal(tokens, causal=self.config.causal)] * layers
 
 
-def mean_absolute_error(prediction: Tensor, target: Tensor, *, weight: float = 1.0) -> Tensor:
-    """(B, F) mean absolute difference over channels and pixels times ``weight``, in float32 at least."""
-    return weight * (prediction.to(torch.promote_types(target.dtype, torch.float32)) - target).abs().mean((2, 3, 4))
+@dataclass(frozen=True, kw_only=True)
+class MeanAbsoluteError:
+    """The loss of a model that was given none."""
+
+    weight: float = 1.0
+    """What the mean is multiplied by."""
+
+    @property
+    def unit(self) -> str:
+        """What a loss of 1 is."""
+        weighted = "" if self.weight == 1 else f"{self.weight:g} × "
+        return f"{weighted}mean absolute error of a colour, in standard deviations of ImageNet's colours"
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(B, F) mean absolute difference over channels and pixels times the weight, in float32 at least."""
+        precise = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+        return self.weight * (precise - target).abs().mean((2, 3, 4))
 
 
 def gazed_cells(gazing_info: GazingInfo, *, grid: PatchGrid, batch: int, num_frames: int) -> Tensor:
