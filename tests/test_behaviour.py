@@ -24,7 +24,6 @@ from autogaze.evaluation.behaviour_statistics import (
     rank_correlation,
     ratio_over_clips,
     resamples,
-    wilson,
 )
 from autogaze.evaluation.behaviour_summary import faster, summarize
 from autogaze.gaze import Gaze
@@ -186,22 +185,6 @@ class TestCounting:
 
 
 class TestStatistics:
-    @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (0, 50), (3, 10), (50, 50), (499, 1000)])
-    def test_wilson_is_that_of_scipy(self, hits: int, trials: int) -> None:
-        from scipy.stats import binomtest
-
-        expected = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
-        interval = wilson(hits, trials)
-        assert interval is not None
-        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-        assert 0 <= interval.low <= hits / trials <= interval.high <= 1
-
-    def test_wilson_of_nothing_and_of_nonsense(self) -> None:
-        assert wilson(0, 0) is None
-        for hits, trials in ((2, 1), (-1, 3)):
-            with pytest.raises(ValueError, match="hits must be between 0 and"):
-                wilson(hits, trials)
-
     def test_draws_are_as_many_clips_as_there_are(self) -> None:
         draws_RC = resamples(7, count=20, seed=3)
         assert (draws_RC.sum(1) == 7).all()
@@ -332,12 +315,20 @@ class TestSummary:
         assert (finest.rate_mean, finest.rate_sd) == pytest.approx((np.mean(rates), np.std(rates, ddof=1)))
 
     def test_flow_rows_hold_every_patch_of_every_frame_but_the_first(self, found: SelectorBehaviour) -> None:
+        from scipy.stats import binomtest
+
         later = found.frames - found.clips
         for scale_px, patches in zip(LAYOUT.grid.scales_px, LAYOUT.grid.patches_per_scale, strict=True):
             rows = [row for row in found.flow if row.scale_px == scale_px]
             assert sum(row.patches for row in rows) == later * patches
             assert [row.flow_from_px for row in rows] == list(FLOW_EDGES_PX)
             assert [row.flow_to_px for row in rows] == [*FLOW_EDGES_PX[1:], None]
+            for row in rows:
+                if row.patches == 0:
+                    assert (row.gaze_rate, row.wilson_low, row.clips_high) == (None, None, None)
+                    continue
+                interval = binomtest(row.gazed, row.patches).proportion_ci(0.95, method="wilson")
+                assert (row.wilson_low, row.wilson_high) == pytest.approx((interval.low, interval.high), abs=1e-9)
         assert sum(row.gazed for row in found.flow) == found.gazes - found.frame_shares[0].gazes
 
     def test_means_of_detail_and_scale_are_those_of_all_gazes(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from autogaze.commands.batch import SourceOptions
 from autogaze.commands.words import EXIT_FAILED, about, argument, ratios
 from autogaze.errors import AutoGazeError
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BehaviourCommand(SourceOptions):
+class BehaviourCommand:
     """Tell what selectors look at in clips of videos: motion, detail, frames and scales.
 
     Writes behaviour_flow.csv (gaze rate against optical flow at each scale), behaviour_detail.csv (scale against
@@ -30,6 +29,8 @@ class BehaviourCommand(SourceOptions):
     one tile. A folder that is called behaviour is evaluated as ./behaviour.
     """
 
+    videos: Annotated[tuple[str, ...], tyro.conf.Positional, argument("VIDEO...")]
+    """Videos, folders of them, globs, image folders or addresses."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("behaviour-results")
     """Folder for the results."""
     model: Annotated[str | None, argument("NAME")] = None
@@ -48,7 +49,7 @@ class BehaviourCommand(SourceOptions):
     clip_len: Annotated[int, tyro.conf.arg(metavar="FRAMES")] = 16
     """Frames of a clip; each clip is gazed at as a video of its own."""
     max_clips: Annotated[int, tyro.conf.arg(metavar="COUNT")] = 4
-    """Look at this many clips of each video at most, from its start."""
+    """Look at this many clips of each video at most, one after the other from its start."""
     stride: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Look at every n-th frame."""
     seed: Annotated[int, tyro.conf.arg(metavar="NUMBER")] = 0
@@ -79,7 +80,7 @@ class BehaviourCommand(SourceOptions):
         if self.seed < 0:
             raise AutoGazeError(f"--seed must be at least 0, got {self.seed}")
         check_free(self.out, overwrite=self.overwrite)
-        found = find_sources(self.sources)
+        found = find_sources(self.videos)
         recipes = self._recipes()
         visible = sys.stderr.isatty() and not self.quiet
         with terminal.ProgressBar(num_sources=len(found), visible=visible) as bar:

@@ -16,7 +16,7 @@ from autogaze.evaluation.behaviour import Behaviour
 from autogaze.evaluation.behaviour_measures import DETAIL_EDGES, FLOW_EDGES_PX
 from autogaze.evaluation.behaviour_plots import PLOTS, save_plot
 from autogaze.evaluation.behaviour_rows import DetailRow, FlowRow, FrameShareRow, ScaleShareRow, SelectorBehaviour
-from autogaze.evaluation.behaviour_statistics import COVERAGE
+from autogaze.evaluation.intervals import CONFIDENCE
 from autogaze.results import OutputError, check_out
 from autogaze.summary import versions
 from autogaze.terminal import error_line
@@ -104,7 +104,7 @@ def to_json(behaviour: Behaviour) -> dict[str, Any]:
             "cutting": asdict(behaviour.cutting),
             "seed": behaviour.seed,
             "draws": behaviour.draws,
-            "coverage_of_intervals": COVERAGE,
+            "confidence_of_intervals": CONFIDENCE,
             "flow_edges_px": FLOW_EDGES_PX,
             "detail_edges": DETAIL_EDGES,
             "selectors": [asdict(settings) for settings in behaviour.settings],

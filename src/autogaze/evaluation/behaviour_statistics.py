@@ -1,28 +1,24 @@
-"""How sure a figure is: intervals of shares and means, rank correlation, and resampling of whole clips."""
+"""How sure a figure is when gazes of one clip depend on each other: whole clips are drawn anew."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autogaze.evaluation.intervals import CONFIDENCE
 from autogaze.extras import require
 
 # Shape letters: C clips, R resamples of them, N gazes of all clips, K figures.
 
-COVERAGE = 0.95
-"""Share of intervals that hold the true value, if their assumptions do."""
-_Z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A range that holds the true value with :data:`COVERAGE`."""
+    """A range that holds the true value with :data:`~autogaze.evaluation.intervals.CONFIDENCE`."""
 
     low: float
     """Lower end."""
@@ -55,24 +51,6 @@ class RankCorrelation:
     """Clips that have a ρ of their own."""
 
 
-def wilson(hits: int, trials: int) -> Interval | None:
-    """Interval of a share when trials are independent (Wilson, J. Am. Stat. Assoc. 22, 1927); None for no trials.
-
-    Raises:
-        ValueError: there are more hits than trials, or fewer than none.
-    """
-    if not 0 <= hits <= trials:
-        raise ValueError(f"hits must be between 0 and the {trials} trials, got {hits}")
-    if not trials:
-        return None
-    share, z2 = hits / trials, _Z**2 / trials
-    middle = (share + z2 / 2) / (1 + z2)
-    half = _Z * sqrt(share * (1 - share) / trials + z2 / (4 * trials)) / (1 + z2)
-    return Interval(
-        low=0.0 if hits == 0 else middle - half, high=1.0 if hits == trials else middle + half
-    )  # rounding must not leave 0…1
-
-
 def resamples(num_clips: int, *, count: int, seed: int) -> NDArray[np.int64]:
     """(R, C) how often each clip is drawn when as many clips as there are are drawn with replacement.
 
@@ -102,8 +80,8 @@ def ratio_over_clips(
 
 
 def percentiles(values_R: NDArray[np.float64]) -> Interval:
-    """The middle :data:`COVERAGE` of some draws."""
-    low, high = np.quantile(values_R, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    """The middle :data:`~autogaze.evaluation.intervals.CONFIDENCE` of some draws."""
+    low, high = np.quantile(values_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(low=float(low), high=float(high))
 
 

@@ -25,8 +25,8 @@ from autogaze.evaluation.behaviour_statistics import (
     rank_correlation,
     ratio_over_clips,
     resamples,
-    wilson,
 )
+from autogaze.evaluation.intervals import wilson
 
 # Shape letters: C clips, R draws of them, T frame positions, S scales, B bins, K groups.
 
@@ -76,7 +76,7 @@ def _flow_rows(clips: Sequence[ClipBehaviour], selector: str, draws_RC: Draws) -
         over_clips = ratio_over_clips(gazed_CSB[:, s], moved_CSB[:, s], draws_RC=draws_RC)
         for b, drawn in enumerate(over_clips):
             patches, gazed = int(moved_CSB[:, s, b].sum()), int(gazed_CSB[:, s, b].sum())
-            independent = wilson(gazed, patches)
+            independent = wilson(gazed / patches, patches) if patches else (None, None)
             rows.append(
                 FlowRow(
                     selector=selector,
@@ -86,8 +86,8 @@ def _flow_rows(clips: Sequence[ClipBehaviour], selector: str, draws_RC: Draws) -
                     patches=patches,
                     gazed=gazed,
                     gaze_rate=gazed / patches if patches else None,
-                    wilson_low=independent.low if independent else None,
-                    wilson_high=independent.high if independent else None,
+                    wilson_low=independent[0],
+                    wilson_high=independent[1],
                     clips=int((moved_CSB[:, s, b] > 0).sum()),
                     clips_low=drawn.low if drawn else None,
                     clips_high=drawn.high if drawn else None,
