@@ -175,12 +175,21 @@ def ssim_loss(prediction: Tensor, target: Tensor, *, data_range: float = 1.0) ->
 
 
 def _blur(maps: Tensor) -> Tensor:
-    """(n, m, H, W) maps under the window, where it lies inside."""
-    place = torch.arange(SSIM_WINDOW_PX, dtype=maps.dtype, device=maps.device) - SSIM_WINDOW_PX // 2
-    window = torch.exp(-0.5 * (place / SSIM_SIGMA_PX) ** 2)
-    window = (window / window.sum()).expand(maps.shape[1], 1, 1, -1)
-    across = F.conv2d(maps, window, groups=maps.shape[1])
-    return F.conv2d(across, window.mT, groups=maps.shape[1])
+    """(n, m, H, W) maps under the window, where it lies inside.
+
+    By matrix products: twice as fast as a convolution on a CPU, and in full precision on a GPU.
+    """
+    return _window(maps.shape[-2], maps) @ maps @ _window(maps.shape[-1], maps).mT
+
+
+def _window(side_px: int, maps: Tensor) -> Tensor:
+    """(side − 10, side) the window at each place of a line."""
+    places = torch.arange(side_px, dtype=maps.dtype, device=maps.device)
+    middles = places[SSIM_WINDOW_PX // 2 : side_px - SSIM_WINDOW_PX // 2, None]
+    distance_px = (places - middles).abs()
+    weight = torch.exp(-0.5 * (distance_px / SSIM_SIGMA_PX) ** 2)
+    weight = weight.masked_fill(distance_px > SSIM_WINDOW_PX // 2, 0)
+    return weight / weight.sum(-1, keepdim=True)
 
 
 def _on_colours(space: PixelSpace, loss: Loss, prediction: Tensor, target: Tensor) -> Tensor:
