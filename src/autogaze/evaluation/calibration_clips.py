@@ -88,8 +88,7 @@ def read_clips(
         grid: patches of the model; its finest scale is the side of a tile.
         clip_frames: frames of a clip: as many as the model sees at once. A shorter video is one shorter clip.
         clips_per_video: clips drawn from each video, fewer where it has fewer.
-        max_clips: clips in all; None: no limit. Videos are drawn first, without putting others in the place of any
-            that cannot be read.
+        max_clips: clips in all, of videos drawn by lot until there are enough; None: of every video.
         mode: whole frames brought to one tile, or one tile cut from somewhere.
         seed: of all draws; the same videos in the same order give the same clips.
         on_error: told of each video that cannot be read; None: its error is raised.
@@ -101,12 +100,11 @@ def read_clips(
     for name, number in (("clips_per_video", clips_per_video), ("max_clips", 1 if max_clips is None else max_clips)):
         if number < 1:
             raise CalibrationError(f"{name} must be at least 1, got {number}")
-    chosen = list(range(len(videos)))
-    if max_clips is not None and max_clips < len(chosen) * clips_per_video:
-        wanted = -(-max_clips // clips_per_video)
-        chosen = sorted(np.random.default_rng([seed]).permutation(len(videos))[:wanted].tolist())
-    clips: list[Frames] = []
-    for number in chosen:
+    order = np.arange(len(videos)) if max_clips is None else np.random.default_rng([seed]).permutation(len(videos))
+    drawn: list[tuple[int, Frames]] = []
+    for number in order.tolist():
+        if max_clips is not None and len(drawn) >= max_clips:
+            break
         rng = np.random.default_rng([seed, number])
         try:
             windows = _draw_windows(videos[number], rng, clip_frames=clip_frames, count=clips_per_video)
@@ -115,8 +113,9 @@ def read_clips(
                 raise
             on_error(videos[number], error)
             continue
-        clips += [_one_tile(window, grid, mode, rng) for window in windows]
-    return ClipSet(clips=tuple(clips[:max_clips]), mode=mode, seed=seed)
+        drawn += [(number, _one_tile(window, grid, mode, rng)) for window in windows]
+    clips = [clip for _, clip in sorted(drawn[:max_clips], key=lambda entry: entry[0])]
+    return ClipSet(clips=tuple(clips), mode=mode, seed=seed)
 
 
 def _draw_windows(video: str, rng: np.random.Generator, *, clip_frames: int, count: int) -> list[Frames]:
