@@ -289,8 +289,11 @@ class _Sheet:
         else:
             for (style, offset, _), counts in zip(self.styled, counts_of, strict=True):
                 axes.bar(np.arange(len(counts)) + offset, counts, width=_DODGE / len(counts_of), color=style.color)
+        highest = max((count for counts in counts_of for count in counts), default=0)
+        if highest == 0:
+            axes.set_ylim(0, 1)
+            return
         ticker = require("matplotlib.ticker", extra="evaluate")
-        highest = max((count for counts in counts_of for count in counts), default=1)
         axes.set_yscale("log")
         axes.set_ylim(0.8, max(10, 2 * highest))
         axes.yaxis.set_major_locator(ticker.LogLocator(numticks=4))
