@@ -34,8 +34,8 @@ class Share:
 def share_of(flags: NDArray[np.bool_], clip: NDArray[np.integer[Any]]) -> Share:
     """The share of (N,) true values, with its intervals; ``clip`` is the clip of each.
 
-    The clustered interval is Wilson's for ``p (1 - p) / se²`` frames, where se is the standard error over clips, and
-    for as many as there are clips where nothing varies (Dean and Pagano, *Evaluating Confidence Interval Methods for
+    The clustered interval is Wilson's for ``p (1 - p) / se²`` frames, where se is the standard error over clips; for as
+    many as there are clips where all frames are alike, or there is one clip (Dean and Pagano, *Evaluating Confidence Interval Methods for
     Binomial Proportions in Clustered Surveys*, 2015). There never count more than N.
 
     Raises:
@@ -47,7 +47,10 @@ def share_of(flags: NDArray[np.bool_], clip: NDArray[np.integer[Any]]) -> Share:
     rate = float(flags.mean())
     clips = len(np.unique(clip))
     error = standard_error(flags.astype(np.float64), clip)
-    effective = float(clips) if not error else min(float(N), rate * (1 - rate) / error**2)
+    if clips < 2 or rate in (0.0, 1.0):
+        effective = float(clips)
+    else:
+        effective = min(float(N), rate * (1 - rate) / error**2) if error else float(N)
     return Share(rate=rate, wilson=wilson(rate, N), clustered=wilson(rate, effective))
 
 
