@@ -35,8 +35,8 @@ def share_of(flags: NDArray[np.bool_], clip: NDArray[np.integer[Any]]) -> Share:
     """The share of (N,) true values, with its intervals; ``clip`` is the clip of each.
 
     The clustered interval is Wilson's for ``p (1 - p) / se²`` frames, where se is the standard error over clips; for as
-    many as there are clips where all frames are alike, or there is one clip (Dean and Pagano, *Evaluating Confidence Interval Methods for
-    Binomial Proportions in Clustered Surveys*, 2015). There never count more than N.
+    many as there are clips where all frames are alike, or there is one clip. There never count more than N. (Dean and
+    Pagano, *Evaluating Confidence Interval Methods for Binomial Proportions in Clustered Surveys*, 2015.)
 
     Raises:
         ValueError: there is no frame.
