@@ -17,6 +17,8 @@ from autogaze.evaluation.measure import Measurement
 from autogaze.evaluation.plan import Plan, Skipped
 from autogaze.evaluation.plots import write_plots
 from autogaze.evaluation.rows import ClipRow, FrameRow, SummaryRow
+from autogaze.evaluation.stop_head_files import TABLE as STOP_HEAD_CSV
+from autogaze.evaluation.stop_head_files import write_stop_head
 from autogaze.evaluation.tables import CLIPS_CSV, FRAMES_CSV, SUMMARY_CSV, summarise, summary_text, write_rows
 from autogaze.frames import Frames
 from autogaze.results import OutputError
@@ -25,7 +27,7 @@ METADATA, SUMMARY_TEXT, REPORT = "metadata.json", "summary.txt", "report.html"
 PLOTS, GRIDS = "plots", "visualizations"
 FORMAT = "autogaze-evaluation"
 FORMAT_VERSION = 1
-_FILES = (METADATA, SUMMARY_TEXT, REPORT, CLIPS_CSV, FRAMES_CSV, SUMMARY_CSV)
+_FILES = (METADATA, SUMMARY_TEXT, REPORT, CLIPS_CSV, FRAMES_CSV, SUMMARY_CSV, STOP_HEAD_CSV)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,12 +191,13 @@ class Pictures:
         summary: Sequence[SummaryRow],
         metadata: Mapping[str, Any],
     ) -> None:
-        """Write the plots, and the report that shows them.
+        """Write the plots, the audit of stop heads, and the report that shows them.
 
         Raises:
             OSError: a file cannot be written.
         """
         self._unless_missing(lambda: write_plots(self._folder / PLOTS, frames=frames, clips=clips, summary=summary))
+        self._unless_missing(lambda: write_stop_head(self._folder, frames, clips=clips))
         self._unless_missing(lambda: self._report(clips=clips, summary=summary, metadata=metadata))
 
     def _report(self, *, clips: Sequence[ClipRow], summary: Sequence[SummaryRow], metadata: Mapping[str, Any]) -> None:
