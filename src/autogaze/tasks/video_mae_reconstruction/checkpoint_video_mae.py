@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -233,9 +233,8 @@ def _from_image_mae(
     if config is None:
         config = VideoMAEConfig.from_dict({**sizes, "scales": scales})
     else:  # what leaves no trace in the shapes is the checkpoint's to say
-        config = replace(
-            config, **{name: sizes[name] for name in sizes if name.endswith("heads") or name == "layer_norm_eps"}
-        )
+        told = {name: sizes[name] for name in sizes if name.endswith("heads") or name == "layer_norm_eps"}
+        config = VideoMAEConfig.from_dict({**config.to_dict(), **told})
     named = {_renamed(name): weight for name, weight in weights.items()}
     for table in _TABLES:
         if table in named:

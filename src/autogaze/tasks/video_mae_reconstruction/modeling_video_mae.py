@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -237,11 +238,13 @@ def position_table(grid: PatchGrid, width: int) -> nn.Parameter:
     The first half of the channels tells the column, the second the row.
     """
     side, quarter = grid.sides[-1], width // 4
-    frequency = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
-    angle = torch.arange(side, dtype=torch.float64)[:, None] * frequency
-    waves = torch.cat([angle.sin(), angle.cos()], dim=-1)
-    table = torch.cat([waves.expand(side, -1, -1), waves[:, None].expand(-1, side, -1)], dim=-1).flatten(0, 1)
-    return nn.Parameter(F.pad(table, (0, 0, 1, 0))[None].float(), requires_grad=False)
+    angle = np.arange(side)[:, None] * 10_000.0 ** -(np.arange(quarter) / quarter)
+    waves = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
+    shape = (side, side, 2 * quarter)
+    table = np.concatenate([np.broadcast_to(waves, shape), np.broadcast_to(waves[:, None], shape)], axis=-1)
+    with_class = np.concatenate([np.zeros((1, width)), table.reshape(-1, width)])[None].astype(np.float32)
+    # By numpy, because a meta device would load torch's compiler for the sines, for seconds.
+    return nn.Parameter(torch.from_numpy(with_class).to(torch.get_default_device()), requires_grad=False)
 
 
 def scale_and_time(config: VideoMAEConfig, width: int) -> tuple[nn.Parameter | None, nn.Parameter | None]:
@@ -256,9 +259,9 @@ def init_weights(module: nn.Module, *, std: float, generator: torch.Generator | 
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Conv2d)) and part.bias is not None:
             nn.init.zeros_(part.bias)
-    for name, weight in module.named_parameters():
-        drawn = weight.ndim > 1 and weight.requires_grad
-        if drawn and not name.endswith(("layernorm.weight", "bias")):
+    for weight in module.parameters():
+        # On the meta device there is nothing to draw, and trying to would load torch's compiler, for seconds.
+        if weight.ndim > 1 and weight.requires_grad and not weight.is_meta:
             nn.init.normal_(weight, std=std, generator=generator)
 
 
