@@ -8,15 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import stats
 
 from autogaze.evaluation.intervals import share_of, standard_error, wilson
 from autogaze.evaluation.rows import ClipRow, FrameRow
+from autogaze.evaluation.runner import evaluate
+from autogaze.evaluation.settings import settings_of
 from autogaze.evaluation.stop_head import after_last_gaze, audit, audit_rows
 from autogaze.evaluation.stop_head_files import PICTURE, TABLE, write_stop_head
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
+from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze.selector import AutoGazeSelector
+from autogaze.selectors.replenish import Replenish
+from autogaze.selectors.uniform_random import Random
+from make_video import moving_frames, write_video
+from small_models import small_config
 
 
 class TestIntervals:
@@ -291,3 +300,27 @@ class TestFiles:
         silent = [row for row in rows[0] if row.selector == "random"]
         assert write_stop_head(tmp_path, silent, clips=rows[1]) == []
         assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_audits_every_selector_that_predicts(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.mp4", moving_frames(8, height_px=64, width_px=64))
+    model = AutoGaze(small_config()).eval()
+    model.gazing_model.init_weights(torch.Generator().manual_seed(0))
+    evaluate(
+        [video],
+        out=tmp_path / "out",
+        selectors=[AutoGazeSelector(model, name="model"), Replenish(model.grid), Random(grid=model.grid)],
+        settings=settings_of(ratios=(0.3,), thresholds=(0.1,)),
+        clip_len=8,
+        viz_clips=0,
+    )
+    with (tmp_path / "out" / TABLE).open(newline="") as file:
+        table = [row for row in csv.DictReader(file) if row["part"] == "all"]
+    assert {row["selector"] for row in table} == {"model", "replenish"}
+    for row in table:
+        assert row["frames"] == "8"
+        assert (row["threshold"] == "0.1") == ("task" in row["setting"])
+        if row["selector"] == "replenish":  # it measures what it says
+            assert float(row["rmse"]) < 1e-6
+            assert row["setting"] != "task_0.10" or row["above_threshold"] == "0.0"
+    assert (tmp_path / "out" / PICTURE).exists()
