@@ -352,6 +352,15 @@ def test_a_model_of_another_family_is_refused() -> None:
         FrozenVisionModel(model, space=HALF)
 
 
+def test_a_model_that_is_in_training_is_frozen(tmp_path: Path) -> None:
+    config = transformers.SiglipVisionConfig.from_pretrained(save_siglip(tmp_path), attention_dropout=0.5)
+    model = transformers.SiglipVisionModel(config).train()
+    frozen = FrozenVisionModel(model, space=HALF)
+    clips = frames(32)
+    torch.testing.assert_close(FeatureLoss(frozen)(*clips), FeatureLoss(frozen.train())(*clips))
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
