@@ -35,7 +35,7 @@ from autogaze.grid import FrameLayout
 Levels = NDArray[np.float32]
 
 RAMP_PX = 16
-"""How far from a border pixels are moved: one patch."""
+"""How far from a border pixels are moved: one patch; never more than a quarter of a tile."""
 MAX_JUMP_LEVELS = 32.0
 """Largest jump, in levels of 255, that may be a seam; what is larger is an edge of the picture."""
 BUSY_LEVELS = 8.0
@@ -51,9 +51,9 @@ def blend_seams(
 ) -> NDArray[np.uint8]:
     """Take the seams between the tiles of a layout out of (T, H, W, 3) pictures; see above for how.
 
-    Each picture is treated by itself. Pixels further than ``ramp_px`` from a border never change, and none changes by
-    more than half of ``max_jump_levels`` for each border that is near. A layout of one tile gives back what it was
-    given.
+    Each picture is treated by itself. Pixels further than ``ramp_px`` (or a quarter of a tile, if that is less) from
+    a border never change, and none changes by more than half of ``max_jump_levels`` for each border that is near. A
+    layout of one tile gives back what it was given.
 
     Raises:
         ValueError: the pictures are not (T, H, W, 3) uint8 of the layout's size, or a number is not above 0.
@@ -80,6 +80,7 @@ def _blend(lines: NDArray[np.uint8], tile_px: int, *, piece_px: int, ramp_px: in
 
     Along a border pieces of ``piece_px`` pixels have nothing to do with each other.
     """
+    ramp_px = min(ramp_px, max(1, tile_px // 4))
     for border in range(tile_px, len(lines), tile_px):
         before, after = lines[border - tile_px : border][::-1], lines[border : border + tile_px]
         jump, weight = _jump(before[:2], after[:2], limit)

@@ -13,6 +13,7 @@ from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
 from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD
 from autogaze.reconstructors.base import Reconstruction, check_step
+from autogaze.reconstructors.seams import blend_seams
 from autogaze.selectors.base import CLIP_FRAMES
 from autogaze.selectors.cells import resize
 from autogaze.tasks.video_mae_reconstruction.incremental import VideoMAESession
@@ -24,11 +25,11 @@ _PAST_BYTES = 1 << 30
 
 
 class VideoMAEReconstructor:
-    """Rebuilds the tiles of a frame by a :class:`VideoMAE`, each by itself.
+    """Rebuilds the tiles of a frame by a :class:`VideoMAE`, each by itself, and takes the seams between them out.
 
     Every 16 frames a clip starts afresh, as for the gaze model, and every frame of a clip is rebuilt; so a frame is
     rebuilt from the gazes of its clip up to itself and from what the clip's earlier frames were rebuilt as. The loss
-    of a frame is the mean over its tiles, whose padding counts like the rest.
+    of a frame is the mean over its tiles as the model rebuilt them, whose padding counts like the rest.
 
     Args:
         model: the autoencoder; causal.
@@ -122,6 +123,7 @@ class VideoMAEReconstructorSession:
                 del self._clips[first]
         for t in range(len(gaze)):
             rgb[t] = merge(rebuilt_KTHWC[:, t], self.layout)
+        rgb[:] = blend_seams(rgb, self.layout)
         loss[:] = loss_TK.mean(axis=1)
 
     def _cells_of_tiles(self, gaze: Gaze) -> list[NDArray[np.int64]]:
