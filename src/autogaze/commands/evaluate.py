@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,6 +120,7 @@ class EvaluateCommand:
                 device=self.device,
                 timings=not self.no_timings,
                 overwrite=self.overwrite,
+                command=self._command(),
                 on_progress=on_progress,
             )
         if self.json:
@@ -138,6 +140,15 @@ class EvaluateCommand:
             thresholds=_numbers("--thresholds", self.thresholds),
             clip_ratios=_numbers("--clip-ratios", self.clip_ratios),
         )
+
+    def _command(self) -> str:
+        """The words of the command line that decide the results."""
+        words = ["autogaze", "evaluate", *self.videos]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in ("videos", "overwrite", "json", "quiet", "debug"):
+                words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return shlex.join(words)
 
     def _report(self, evaluation: Evaluation, *, num_videos: int) -> int:
         from autogaze import terminal

@@ -87,7 +87,7 @@ def weights_sha256(thing: object) -> str | None:
                 continue
             plain = weight.detach().cpu().contiguous()
             digest.update(f"{attribute.lstrip('_')}.{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

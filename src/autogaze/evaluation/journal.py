@@ -155,8 +155,9 @@ class Journal:
         if found.get("version") != FORMAT_VERSION:
             differ.append("version of the journal")
         if differ:
+            told = ", ".join(name.replace("_", " ") for name in differ)
             raise OutputError(
-                f"{self.path.parent} holds an evaluation of another request ({_listed(differ)}); {_WAYS_OUT}"
+                f"{self.path.parent} holds an evaluation that differs from this one in: {told}; {_WAYS_OUT}"
             )
 
     def _write(self, record: Mapping[str, Any]) -> None:
@@ -164,11 +165,6 @@ class Journal:
         self._file.flush()
         with suppress(OSError):  # what cannot be synced, such as a pipe, is written all the same
             os.fsync(self._file.fileno())
-
-
-def _listed(differ: list[str]) -> str:
-    names = [name.replace("_", " ") for name in differ]
-    return f"{', '.join(names)} {'differs' if len(names) == 1 else 'differ'}"
 
 
 def _plain(record: ClipRecord | VideoRecord) -> dict[str, Any]:
@@ -186,7 +182,8 @@ def _values(rows: Sequence[ClipRow] | Sequence[FrameRow]) -> list[list[Any]]:
 def _record(data: dict[str, Any]) -> ClipRecord | VideoRecord:
     kind = data.pop("kind")
     if kind == "video":
-        return VideoRecord(**{name: tuple(v) if isinstance(v, list) else v for name, v in data.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return VideoRecord(**values)
     clips, frames = data.pop("clips"), data.pop("frames")
     return ClipRecord(
         **data,
@@ -197,5 +194,5 @@ def _record(data: dict[str, Any]) -> ClipRecord | VideoRecord:
 
 def _row(kind: type[RowT], values: list[Any]) -> RowT:
     # One copy of each name instead of one in every row.
-    kept = (sys.intern(v) if isinstance(v, str) else tuple(v) if isinstance(v, list) else v for v in values)
+    kept: list[Any] = [sys.intern(v) if isinstance(v, str) else tuple(v) if isinstance(v, list) else v for v in values]
     return kind(**dict(zip((field.name for field in fields(kind)), kept, strict=True)))

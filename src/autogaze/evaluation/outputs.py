@@ -16,6 +16,7 @@ from autogaze.evaluation.journal import JOURNAL, ClipRecord, VideoRecord
 from autogaze.evaluation.measure import Measurement
 from autogaze.evaluation.plan import Plan, Skipped
 from autogaze.evaluation.plots import write_plots
+from autogaze.evaluation.report import write_report
 from autogaze.evaluation.rows import ClipRow, FrameRow, SummaryRow
 from autogaze.evaluation.stop_head_files import TABLE as STOP_HEAD_CSV
 from autogaze.evaluation.stop_head_files import write_stop_head
@@ -104,11 +105,13 @@ def metadata_of(
     failures: Sequence[Failure],
     num_clips: int,
     seconds: float,
+    command: str | None,
 ) -> dict[str, Any]:
     """Everything beside the figures that someone needs who wants to repeat or to judge them."""
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
+        "command": command,
         "versions": plan.request["versions"],
         "machine": machine(plan.request["device"]),
         "settings": {name: value for name, value in plan.request.items() if name not in (*plan.identities, "versions")},
@@ -198,12 +201,11 @@ class Pictures:
         """
         self._unless_missing(lambda: write_plots(self._folder / PLOTS, frames=frames, clips=clips, summary=summary))
         self._unless_missing(lambda: write_stop_head(self._folder, frames, clips=clips))
-        self._unless_missing(lambda: self._report(clips=clips, summary=summary, metadata=metadata))
-
-    def _report(self, *, clips: Sequence[ClipRow], summary: Sequence[SummaryRow], metadata: Mapping[str, Any]) -> None:
-        from autogaze.evaluation.report import write_report
-
-        write_report(self._folder / REPORT, folder=self._folder, metadata=metadata, summary=summary, clips=clips)
+        self._unless_missing(
+            lambda: write_report(
+                self._folder / REPORT, folder=self._folder, metadata=metadata, summary=summary, clips=clips
+            )
+        )
 
     def _unless_missing(self, write: Callable[[], object]) -> None:
         try:

@@ -217,7 +217,7 @@ def _request(
     return {
         "selectors": without_files("selectors"),
         "reconstructors": without_files("reconstructors"),
-        "settings": {
+        "operating_points": {
             candidate.name: [
                 {
                     "name": point.name,

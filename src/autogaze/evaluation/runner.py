@@ -69,6 +69,7 @@ def evaluate(
     device: str | None = None,
     timings: bool = True,
     overwrite: bool = False,
+    command: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Measure what selections are worth: how well reconstructors rebuild the videos from them, at what cost.
@@ -99,6 +100,7 @@ def evaluate(
         device: where learned selectors and reconstructors run, as torch names it; None: the CPU.
         timings: whether seconds and memory are measured, the only columns that differ from run to run.
         overwrite: whether to start over, and replace what is in ``out`` under the names above.
+        command: how a user would repeat it, for ``metadata.json`` and the report.
         on_progress: called after every measurement.
 
     Raises:
@@ -139,15 +141,25 @@ def evaluate(
     claim(folder, overwrite=overwrite)
     named = [os.fspath(video) for video in videos]
     with Journal(folder, {"videos": named, **plan.request}) as journal:
-        return _Run(plan=plan, folder=folder, videos=named, journal=journal, on_progress=on_progress).run()
+        return _Run(
+            plan=plan, folder=folder, videos=named, journal=journal, command=command, on_progress=on_progress
+        ).run()
 
 
 class _Run:
     """One pass over the videos."""
 
     def __init__(
-        self, *, plan: Plan, folder: Path, videos: Sequence[str], journal: Journal, on_progress: OnProgress | None
+        self,
+        *,
+        plan: Plan,
+        folder: Path,
+        videos: Sequence[str],
+        journal: Journal,
+        command: str | None,
+        on_progress: OnProgress | None,
     ) -> None:
+        self._command = command
         self._plan, self._folder, self._journal, self._on_progress = plan, folder, journal, on_progress
         self._videos = dict(zip(result_names(videos), videos, strict=True))
         self._fingerprints = {video: fingerprint(video) for video in videos}
@@ -269,7 +281,12 @@ class _Run:
         summary = tuple(summarise(clips))
         videos = tuple(self._done_videos[name] for name in self._videos if name in self._done_videos)
         metadata = metadata_of(
-            self._plan, videos=videos, failures=self._failures, num_clips=len(records), seconds=seconds
+            self._plan,
+            videos=videos,
+            failures=self._failures,
+            num_clips=len(records),
+            seconds=seconds,
+            command=self._command,
         )
         write_metadata(self._folder, metadata)
         write_summary_text(self._folder, summary, plan=self._plan, metadata=metadata)
