@@ -50,7 +50,7 @@ def moving_square(T: int, *, step_px: int) -> NDArray[np.uint8]:
 
 
 class TestFlow:
-    @pytest.mark.parametrize("step_px", [1, 3, 6, 14])
+    @pytest.mark.parametrize("step_px", [1, 3, 6, 16])
     def test_a_square_moves_as_fast_as_it_does_and_its_background_not_at_all(self, step_px: int) -> None:
         (flow_HW,) = flow_px(moving_square(2, step_px=step_px))
         inner = flow_HW[72:120, 72 + step_px : 120 + step_px]
@@ -72,10 +72,16 @@ class TestFlow:
         expected = np.tile([3, 3, 3, 3, 3, 3, 4, 5], (4, 1))
         np.testing.assert_allclose(larger_flow(back, forth), expected, rtol=1e-6)
 
-    def test_what_points_outside_counts_as_0(self) -> None:
-        back = np.zeros((4, 4, 2), np.float32)
-        back[..., 1] = 100
-        assert (larger_flow(back, np.full((4, 4, 2), 999, np.float32)) == 100).all()
+    @pytest.mark.parametrize("axis", [0, 1])
+    @pytest.mark.parametrize("step_px", [2, -2])
+    def test_what_points_outside_counts_as_0(self, axis: int, step_px: int) -> None:
+        back = np.zeros((6, 7, 2), np.float32)
+        back[..., 1 - axis] = step_px  # right comes first, rows do in the array
+        flow_hw = np.moveaxis(larger_flow(back, np.full((6, 7, 2), 30, np.float32)), axis, 0)
+        outside = flow_hw[-2:] if step_px > 0 else flow_hw[:2]
+        assert (outside == 2).all()
+        inside = flow_hw[:-2] if step_px > 0 else flow_hw[2:]
+        np.testing.assert_allclose(inside, 30 * np.sqrt(2), rtol=1e-6)
 
     def test_a_patch_has_the_fastest_pixel_of_its_box(self) -> None:
         rgb = moving_square(3, step_px=4)

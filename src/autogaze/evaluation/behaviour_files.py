@@ -92,7 +92,7 @@ def write_rows(path: Path, rows: Sequence[DataclassInstance]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([field.name for field in fields(rows[0])])
-        table.writerows(["" if value is None else value for value in astuple(row)] for row in rows)
+        table.writerows(map(astuple, rows))
 
 
 def to_json(behaviour: Behaviour) -> dict[str, Any]:
