@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autogaze.evaluation.curves import PSNR, Kind, Setting, front_of, ranked, selectors, settings
-from autogaze.evaluation.fronts import Front, Point, kept_at, pareto_front, steps
+from autogaze.evaluation.fronts import Front, Point, is_far, kept_at, neighbours, pareto_front, steps
 from autogaze.evaluation.rows import ClipRow, SummaryRow
 from autogaze.evaluation.style import share
 
@@ -20,6 +20,7 @@ RESAMPLES = 400
 _LEAST_VIDEOS = 5
 """Fewer videos are no sample of anything: no interval is given."""
 _MOST_LEVELS = 4
+_CHANCE = "random"
 _INTERVAL_PERCENT = (2.5, 97.5)
 
 Values = NDArray[np.float64]
@@ -35,8 +36,24 @@ class Cost:
     """Share of the patches; None where its Pareto front does not reach the PSNR."""
     times: float | None
     """The same as a multiple of what the best selector keeps; None with ``kept``."""
+    is_rough: bool = False
+    """Whether it lies between two settings that are far apart."""
     interval: tuple[float, float] | None = None
     """Where ``times`` lies in 95 % of resamples of the videos; None for the best, or where there are too few."""
+
+    @property
+    def words(self) -> str:
+        """``times`` and its interval: ``6.3× (5.1 to 7.4×)``, ``about 6.3×`` if it is rough; a dash without."""
+        if self.times is None:
+            return "–"
+        interval = (
+            "" if self.interval is None else f" ({_multiple(self.interval[0])} to {_multiple(self.interval[1])}×)"
+        )
+        return f"{'about ' if self.is_rough else ''}{_multiple(self.times)}×{interval}"
+
+
+def _multiple(times: float) -> str:
+    return f"{times:.1f}" if times < 9.95 else f"{times:.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +104,21 @@ def _costs(fronts: Mapping[str, Front], resampled: Sequence[Mapping[str, Front]]
     costs = tuple(
         Cost(selector=name, kept=None, times=None)
         if value is None
-        else Cost(selector=name, kept=value, times=value / least, interval=interval(name))
+        else Cost(
+            selector=name,
+            kept=value,
+            times=value / least,
+            is_rough=any(_is_rough(fronts[one], psnr_db) for one in (name, best)),
+            interval=interval(name),
+        )
         for name, value in kept.items()
     )
     return EqualPsnr(psnr_db=psnr_db, best=best, costs=costs)
+
+
+def _is_rough(front: Front, psnr_db: float) -> bool:
+    around = neighbours(front, quality=psnr_db)
+    return around is not None and is_far(*around)
 
 
 def _resampled_fronts(clips: Sequence[ClipRow], names: Sequence[str]) -> list[dict[str, Front]]:
@@ -179,35 +207,28 @@ def win_sentence(win: Win, *, known: Mapping[tuple[str, str], Setting]) -> str:
 
 
 def equal_psnr_sentences(found: Sequence[EqualPsnr], *, reconstructor: str) -> list[str]:
-    """The comparison in words, at the PSNR in the middle: the most expensive selector against the best, the others."""
+    """The comparison in words, at the PSNR in the middle: a baseline against the best, then the others.
+
+    The baseline is chance, or the most expensive selector where chance was not measured or is the best.
+    """
     if not found:
         return []
     middle = found[(len(found) - 1) // 2]
     others = sorted(
         (cost for cost in middle.costs if cost.times is not None and cost.selector != middle.best),
-        key=lambda cost: -(cost.times or math.inf),
+        key=lambda cost: (cost.selector != _CHANCE, -(cost.times or math.inf)),
     )
     if not others:
         return []
     best = next(cost for cost in middle.costs if cost.selector == middle.best)
-    words = [f"{cost.selector} keeps {times(cost)}" for cost in others]
     sentences = [
-        f"At an equal PSNR of {middle.psnr_db:g} dB, rebuilt by {reconstructor}, {words[0]} the patches of "
-        f"{middle.best} ({share(others[0].kept or 0)} against {share(best.kept or 0)})."
+        f"At an equal PSNR of {middle.psnr_db:g} dB, rebuilt by {reconstructor}, {others[0].selector} keeps "
+        f"{others[0].words} the patches of {middle.best}: {share(others[0].kept or 0)} against {share(best.kept or 0)}."
     ]
-    if words[1:]:
-        sentences.append("There " + ", ".join(words[1:]) + ".")
+    if others[1:]:
+        told = ", ".join(f"{cost.selector} {cost.words}" for cost in others[1:])
+        sentences.append(f"Of the others there: {told}.")
     missing = [cost.selector for cost in middle.costs if cost.times is None]
     if missing:
         sentences.append(f"Not compared there, as their settings do not reach that PSNR: {', '.join(missing)}.")
     return sentences
-
-
-def times(cost: Cost) -> str:
-    """A multiple and its interval: ``6.3× (5.1 to 7.4×)``."""
-    if cost.times is None:
-        return "–"
-    text = f"{cost.times:.3g}×" if cost.times >= 10 else f"{cost.times:.1f}×"
-    if cost.interval is None:
-        return text
-    return f"{text} ({cost.interval[0]:.1f} to {cost.interval[1]:.1f}×)"

@@ -19,6 +19,7 @@ from autogaze.evaluation.style import (
     KIND_COLORMAPS,
     QUIET,
     colormap,
+    margins,
     new_figure,
     plain,
     save_figure,
@@ -37,6 +38,7 @@ Values = NDArray[np.float64]
 
 _ROW_IN, _WIDTH_IN, _LEGEND_IN = 2.35, 12.0, 0.9
 _CELL_IN = (0.34, 0.21)  # width, height
+_HEAT_MARGINS_IN = (1.4, 0.6)  # left and right of a panel's cells, for the names of settings and for shares
 _COUNT_TICKS = (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 _SPAN = 500
 """Largest over smallest loss that is in sight."""
@@ -68,9 +70,12 @@ def write_per_frame_curves(
     """
     tracks, names = _tracks(frames, clips, summary), reconstructors(summary)
     columns = 1 + len(names)
-    figure = new_figure(width_in=max(_WIDTH_IN, 4.2 * columns), height_in=_LEGEND_IN + _ROW_IN * len(tracks))
-    parts = figure.subfigures(2, 1, height_ratios=[_LEGEND_IN, _ROW_IN * len(tracks)], squeeze=False)[:, 0]
-    panels = parts[1].subplots(len(tracks), columns, squeeze=False, sharex=True, sharey="col")
+    width_in, panels_in = max(_WIDTH_IN, 4.2 * columns), _ROW_IN * len(tracks) + 0.9
+    figure = new_figure(width_in=width_in, height_in=_LEGEND_IN + panels_in, layout=None)
+    parts = figure.subfigures(2, 1, height_ratios=[_LEGEND_IN, panels_in], squeeze=False)[:, 0]
+    inner = margins(width_in=width_in, height_in=panels_in, left_in=0.85, right_in=0.1, top_in=0.4, bottom_in=0.5)
+    gaps = {**inner, "wspace": 0.7 / 4.2, "hspace": 0.14}
+    panels = parts[1].subplots(len(tracks), columns, squeeze=False, sharex=True, sharey="col", gridspec_kw=gaps)
     colors = _setting_colors([track.setting for of in tracks.values() for track in of])
     titles = ["kept patches of a frame", *(f"loss, rebuilt by {plain(shortened(name, most=40))}" for name in names)]
     for row, (selector, of) in enumerate(tracks.items()):
@@ -85,7 +90,7 @@ def write_per_frame_curves(
         panels[row, 0].set_ylabel(plain(shortened(selector, most=22)), fontsize=10.5, color=INK, weight="bold")
     for column, axes in enumerate(panels[-1]):
         axes.set_xlabel("frame of the clip", fontsize=9.5, color=INK)
-        _set_frame_axes(axes, is_count=column == 0)
+        _set_frame_axes(panels[:, column], is_count=column == 0)
     _draw_setting_legend(parts[0], colors, {t.setting.label: t.setting for of in tracks.values() for t in of})
     save_figure(figure, path)
 
@@ -101,29 +106,70 @@ def write_gaze_heatmap(
     """
     tracks = _tracks(frames, clips, summary)
     length = max((len(track.kept_T) for of in tracks.values() for track in of), default=1)
-    columns = min(2, len(tracks))
-    rows = [list(tracks.items())[first : first + columns] for first in range(0, len(tracks), columns)]
-    most_settings = [max(len(of) for _, of in row) for row in rows]
-    heights_in = [0.62 + _CELL_IN[1] * most for most in most_settings]
-    width_in = columns * (1.9 + _CELL_IN[0] * min(length, _MOST_NUMBERS)) + 0.7
-    figure = new_figure(width_in=width_in, height_in=sum(heights_in) + 0.5)
-    panels = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights_in})
-    most = max((float(np.nanmax(t.kept_T)) for of in tracks.values() for t in of if len(t.kept_T)), default=1.0)
+    most = max((float(np.nanmax(track.kept_T)) for of in tracks.values() for track in of), default=1.0)
     colors = require("matplotlib.colors", extra="evaluate")
     norm = colors.SymLogNorm(linthresh=1.0, vmin=0.0, vmax=max(2.0, most), base=10)
-    for axes in panels.flat[len(tracks) :]:
-        axes.set_axis_off()
-    for number, (axes, (selector, of)) in enumerate(zip(panels.flat, tracks.items(), strict=False)):
+    places = _Places.of(tracks, length=length)
+    figure = new_figure(width_in=places.width_in, height_in=places.height_in, layout=None)
+    for number, (selector, of) in enumerate(tracks.items()):
+        axes = figure.add_axes(places.box(number, settings=len(of)))
         _draw_heat(axes, of, norm, length=length)
-        axes.set_ylim(most_settings[number // columns] - 0.5, -0.5)  # cells of all panels are equally high
-        axes.set_title(plain(shortened(selector, most=40)), fontsize=10.5, loc="left", color=INK, weight="bold")
-    bar = figure.colorbar(panels.flat[0].images[0], ax=panels, shrink=min(1.0, 4 / sum(heights_in)), pad=0.015)
+        title = plain(shortened(selector, most=40))
+        axes.set_title(title, fontsize=10.5, loc="left", color=INK, weight="bold", pad=5)
+    bar = figure.colorbar(axes.images[0], cax=figure.add_axes(places.bar()))
     ticks = [tick for tick in _COUNT_TICKS if tick <= norm.vmax]
     bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
     bar.ax.tick_params(labelsize=8, colors=QUIET)
     bar.outline.set_visible(False)
-    figure.suptitle("kept patches of a frame, mean of the clips, by frame position", fontsize=10.5, color=INK)
+    head = "kept patches of a frame, mean of the clips, by frame position"
+    figure.text(0.1 / places.width_in, 1 - 0.1 / places.height_in, head, fontsize=9.5, color=INK, va="top")
     save_figure(figure, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where the panels of a heat map go, so that all their cells are equally large."""
+
+    columns: int
+    cells_in: float
+    """Width of a panel's cells."""
+    rows: tuple[int, ...]
+    """Most settings of the panels of each row."""
+
+    @classmethod
+    def of(cls, tracks: Mapping[str, Sequence[_Track]], *, length: int) -> _Places:
+        """Places for two panels beside each other."""
+        columns, counts = min(2, len(tracks)), [len(of) for of in tracks.values()]
+        rows = tuple(max(counts[first : first + columns]) for first in range(0, len(counts), columns))
+        return cls(columns=columns, cells_in=_CELL_IN[0] * min(max(length, 6), _MOST_NUMBERS), rows=rows)
+
+    @property
+    def width_in(self) -> float:
+        return self.columns * (self.cells_in + _HEAT_MARGINS_IN[0] + _HEAT_MARGINS_IN[1]) + 0.8
+
+    @property
+    def height_in(self) -> float:
+        return self._top_in(len(self.rows)) + 0.15
+
+    def _top_in(self, row: int) -> float:
+        """How far below the upper edge the cells of a row begin."""
+        return (
+            0.75 + sum(_CELL_IN[1] * settings + 0.65 for settings in self.rows[:row]) - 0.65 * (row == len(self.rows))
+        )
+
+    def box(self, number: int, *, settings: int) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of a panel's cells as shares of the figure."""
+        row, column = divmod(number, self.columns)
+        left_in = _HEAT_MARGINS_IN[0] + column * (self.cells_in + sum(_HEAT_MARGINS_IN))
+        high_in = _CELL_IN[1] * settings
+        bottom = 1 - (self._top_in(row) + high_in) / self.height_in
+        return left_in / self.width_in, bottom, self.cells_in / self.width_in, high_in / self.height_in
+
+    def bar(self) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of the colour bar as shares of the figure."""
+        high_in = min(3.0, self.height_in - 0.9)
+        bottom = 1 - (self._top_in(0) + high_in) / self.height_in
+        return 1 - 0.7 / self.width_in, bottom, 0.16 / self.width_in, high_in / self.height_in
 
 
 def _tracks(
@@ -179,19 +225,25 @@ def _setting_colors(of: Sequence[Setting]) -> dict[str, Any]:
     return colors
 
 
-def _set_frame_axes(axes: Axes, *, is_count: bool) -> None:
+def _set_frame_axes(column: Sequence[Axes], *, is_count: bool) -> None:
     """Ticks and limits of the panels of a column, which share them."""
     ticker = require("matplotlib.ticker", extra="evaluate")
+    axes = column[-1]
+    drawn = [np.asarray(line.get_ydata(), float) for panel in column for line in panel.lines]
+    values = np.concatenate([*drawn, np.empty(0)])
+    positive = values[values > 0]
+    highest = float(positive.max(initial=0.0)) or 1.0
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=8))
-    _, highest = axes.get_ylim()
     if is_count:
         axes.set_yscale("symlog", linthresh=1.0, linscale=0.4)
-        axes.set_ylim(0, highest * 1.15)
+        axes.set_ylim(0, highest * 1.25)
         axes.yaxis.set_major_locator(ticker.FixedLocator(_COUNT_TICKS))
-    else:
+    elif len(positive):
         axes.set_yscale("log")
-        axes.set_ylim(max(axes.get_ylim()[0], highest / _SPAN), highest)
+        axes.set_ylim(0.8 * max(float(positive.min()), highest / _SPAN), 1.25 * highest)
         axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    else:
+        axes.set_ylim(0, highest)
     axes.yaxis.set_minor_locator(ticker.NullLocator())
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
 

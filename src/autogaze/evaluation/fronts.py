@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,19 +37,36 @@ def pareto_front(points: Iterable[Point]) -> Front:
     return tuple(front)
 
 
+FAR = 5.0
+"""Neighbours on a front whose shares differ by more than this factor tell little about what lies between them."""
+
+
 def kept_at(front: Sequence[Point], *, quality: float) -> float | None:
     """Share of the patches at which a front reaches a quality; None beyond its ends.
 
     Between two points the logarithm of the share is linear in the quality. So for decibels, and for −log(loss), it
     is exact where the error is a power of the share.
     """
-    if not front or not front[0].quality <= quality <= front[-1].quality:
+    around = neighbours(front, quality=quality)
+    if around is None:
         return None
-    for below, above in itertools.pairwise(front):
-        if quality <= above.quality:
-            along = (quality - below.quality) / (above.quality - below.quality)
-            return float(math.exp((1 - along) * math.log(below.kept) + along * math.log(above.kept)))
-    return front[0].kept  # a front of one point
+    below, above = around
+    if below.quality == above.quality:
+        return below.kept
+    along = (quality - below.quality) / (above.quality - below.quality)
+    return float(math.exp((1 - along) * math.log(below.kept) + along * math.log(above.kept)))
+
+
+def neighbours(front: Sequence[Point], *, quality: float) -> tuple[Point, Point] | None:
+    """The points of a front between which a quality lies, twice the same where it is that of a point; None beyond."""
+    at_least = [point for point in front if point.quality >= quality]
+    at_most = [point for point in front if point.quality <= quality]
+    return (at_most[-1], at_least[0]) if at_least and at_most else None
+
+
+def is_far(below: Point, above: Point) -> bool:
+    """Whether two points of a front lie more than a factor of :data:`FAR` apart."""
+    return above.kept > FAR * below.kept
 
 
 def steps(fronts: Sequence[Sequence[Point]], *, step: float) -> list[float]:

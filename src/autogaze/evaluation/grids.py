@@ -57,7 +57,8 @@ def write_grid(path: Path, *, frames: Frames, gaze: Gaze, reconstruction: Recons
     """
     image = grid_image(frames, gaze=gaze, reconstruction=reconstruction, title=title)
     texts = PngInfo()
-    texts.add_itxt(TITLE_KEY, title)
+    # A file name that is not text keeps its bytes as escapes.
+    texts.add_itxt(TITLE_KEY, title.encode("utf-8", "backslashreplace").decode())
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=texts)
 

@@ -45,7 +45,7 @@ class Label:
 def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """Write each label beside its point where it hides neither a marker nor an earlier label; drop what does not fit.
 
-    Of several labels of one point the first is written. The figure must have been laid out.
+    Of several labels of one point the first is written. The panel must have its place and its limits.
     """
     stroke = require("matplotlib.patheffects", extra="evaluate").withStroke(linewidth=2.2, foreground="white")
     bbox = require("matplotlib.transforms", extra="evaluate").Bbox

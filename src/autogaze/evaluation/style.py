@@ -71,20 +71,32 @@ def selector_styles(names: Iterable[str]) -> dict[str, SelectorStyle]:
             continue
         if len(taken) == len(_FREE):
             taken.clear()
-        start = zlib.crc32(name.encode())
+        start = zlib.crc32(name.encode(errors="surrogatepass"))
         slot = next(s % len(_FREE) for s in range(start, start + len(_FREE)) if s % len(_FREE) not in taken)
         taken.add(slot)
         styles[name] = _FREE[slot]
     return styles
 
 
-def new_figure(*, width_in: float, height_in: float) -> Figure:
-    """A figure that belongs to nobody but the caller, of so many inches."""
+def new_figure(*, width_in: float, height_in: float, layout: str | None = "constrained") -> Figure:
+    """A figure that belongs to nobody but the caller, of so many inches; None leaves the margins to the caller."""
     figure = require("matplotlib.figure", extra="evaluate").Figure(
-        figsize=(width_in, height_in), dpi=DPI, facecolor="white", layout="constrained"
+        figsize=(width_in, height_in), dpi=DPI, facecolor="white", layout=layout
     )
     require("matplotlib.backends.backend_agg", extra="evaluate").FigureCanvasAgg(figure)
     return cast("Figure", figure)
+
+
+def margins(
+    *, width_in: float, height_in: float, left_in: float, right_in: float, top_in: float, bottom_in: float
+) -> dict[str, float]:
+    """Margins in inches as shares of a figure's size, which is how matplotlib wants them."""
+    return {
+        "left": left_in / width_in,
+        "right": 1 - right_in / width_in,
+        "top": 1 - top_in / height_in,
+        "bottom": bottom_in / height_in,
+    }
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -113,9 +125,8 @@ def shortened(words: str, *, most: int) -> str:
 def share(value: float) -> str:
     """A share in per cent with two digits that say something: ``0.54 %``, ``6.3 %``, ``25 %``."""
     percent = 100 * value
-    if percent == 0:
-        return "0 %"
-    return f"{percent:.2g} %" if percent < 9.95 else f"{percent:.0f} %"
+    number = f"{percent:.0f}" if percent == 0 or percent >= 9.95 else f"{percent:.2g}"
+    return f"{number}\N{NO-BREAK SPACE}%"
 
 
 def tidy(axes: Axes) -> None:

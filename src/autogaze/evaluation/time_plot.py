@@ -13,6 +13,7 @@ from autogaze.evaluation.style import (
     INK,
     MARKER_SIZES,
     SHARE_TICKS,
+    margins,
     new_figure,
     plain,
     save_figure,
@@ -52,8 +53,10 @@ def write_time(path: Path, *, summary: Sequence[SummaryRow]) -> None:
     if not rows:
         raise ValueError("no row says how long its selector took; evaluate with timings")
     names, styles = selectors(rows), selector_styles(selectors(summary))
-    figure = new_figure(width_in=12.0, height_in=4.6 + 0.25 * -(-len(names) // 6))
-    left, right = figure.subplots(1, 2)
+    size = {"width_in": 12.0, "height_in": 4.7 + 0.25 * -(-len(names) // 6)}
+    inner = margins(**size, left_in=0.7, right_in=0.15, top_in=size["height_in"] - 4.3, bottom_in=0.55)
+    figure = new_figure(**size, layout=None)
+    left, right = figure.subplots(1, 2, gridspec_kw={**inner, "wspace": 0.14})
     for name in names:
         of = sorted((row for row in rows if row.selector == name), key=lambda row: row.actual_gaze_ratio)
         style = styles[name]
@@ -69,7 +72,7 @@ def write_time(path: Path, *, summary: Sequence[SummaryRow]) -> None:
         seen = [row for row in of if math.isfinite(row.psnr) and row.psnr < EXACT_DB]
         right.plot([row.gaze_seconds for row in seen], [row.psnr for row in seen], linestyle="none", **mark)
     _set_axes(left, right, reconstructor=reconstructors(summary)[0])
-    figure.legend(loc="outside upper left", ncols=6, frameon=False, fontsize=9.5)
+    figure.legend(loc="upper left", ncols=6, frameon=False, fontsize=9.5)
     save_figure(figure, path)
 
 

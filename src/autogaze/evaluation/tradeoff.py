@@ -23,6 +23,7 @@ from autogaze.evaluation.curves import (
     settings,
 )
 from autogaze.evaluation.findings import best_win, win_sentence
+from autogaze.evaluation.fronts import is_far
 from autogaze.evaluation.labels import Label, place_labels
 from autogaze.evaluation.rows import ClipRow, SummaryRow
 from autogaze.evaluation.style import (
@@ -31,6 +32,7 @@ from autogaze.evaluation.style import (
     QUIET,
     SHARE_TICKS,
     SelectorStyle,
+    margins,
     new_figure,
     plain,
     save_figure,
@@ -46,15 +48,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 _WIDTH_IN, _PANELS_IN, _LINE_IN = 12.0, 9.0, 0.25
+_GAPS = {
+    **margins(width_in=_WIDTH_IN, height_in=_PANELS_IN, left_in=0.7, right_in=0.15, top_in=0.65, bottom_in=0.55),
+    "wspace": 0.16,
+    "hspace": 0.24,
+}
 _LEGEND_COLUMNS = 5
 _SPAN = 500
 """Largest over smallest value of a logarithmic axis: what is better than that is out of sight, and near enough."""
-_FAR = 5
-"""Neighbours on a front whose shares differ by more than this factor are joined by dots: nothing is known between."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Curve:
+class Curve:
     """One selector under one reconstructor."""
 
     selector: str
@@ -78,35 +83,33 @@ def write_tradeoff_curves(path: Path, *, clips: Sequence[ClipRow], summary: Sequ
     titles = [_title(name, summary, clips, known) for name in names]
     lines_in = _LINE_IN * max(title.count("\n") + 1 for title in titles)
     head_in = lines_in + _LINE_IN * (-(-len(styles) // _LEGEND_COLUMNS) + 1) + 0.2
-    figure = new_figure(width_in=_WIDTH_IN, height_in=(head_in + _PANELS_IN) * len(names))
+    figure = new_figure(width_in=_WIDTH_IN, height_in=(head_in + _PANELS_IN) * len(names), layout=None)
     parts = figure.subfigures(2 * len(names), 1, height_ratios=[head_in, _PANELS_IN] * len(names), squeeze=False)[:, 0]
     drawn: list[tuple[Axes, list[Label]]] = []
     for head, body, name, title in zip(parts[::2], parts[1::2], names, titles, strict=True):
-        curves = _curves(name, styles, clips=clips, summary=summary, known=known)
+        curves = panel_curves(name, styles, clips=clips, summary=summary, known=known)
         _draw_head(head, title, curves, legend_top=1 - lines_in / head_in)
-        panels = body.subplots(2, 2)
+        panels = body.subplots(2, 2, gridspec_kw=_GAPS)
         for axes, metric in zip(panels.flat, METRICS, strict=True):
-            drawn.append((axes, _draw_panel(axes, curves, metric, known)))
+            drawn.append((axes, draw_panel(axes, curves, metric, known)))
             _set_axes(axes, metric, patches_a_frame(clips), both_shares=axes in panels[0])
-    figure.draw_without_rendering()  # places everything; labels go where there is room
-    figure.set_layout_engine("none")
     for axes, labels in drawn:
         place_labels(axes, labels)
     save_figure(figure, path)
 
 
-def _curves(
+def panel_curves(
     reconstructor: str,
     styles: Mapping[str, SelectorStyle],
     *,
     clips: Sequence[ClipRow],
     summary: Sequence[SummaryRow],
     known: Mapping[tuple[str, str], Setting],
-) -> list[_Curve]:
+) -> list[Curve]:
     """The selectors under a reconstructor, best first, the rows of each in the order of its settings."""
     place = {key: number for number, key in enumerate(known)}
     return [
-        _Curve(
+        Curve(
             selector=selector,
             style=styles[selector],
             rows=sorted(
@@ -129,7 +132,7 @@ def _title(
     return "\n".join(plain(shortened(line, most=150)) for line in lines)
 
 
-def _draw_head(part: SubFigure, title: str, curves: Sequence[_Curve], *, legend_top: float) -> None:
+def _draw_head(part: SubFigure, title: str, curves: Sequence[Curve], *, legend_top: float) -> None:
     """Title and legends of a reconstructor's panels."""
     line = require("matplotlib.lines", extra="evaluate").Line2D
     part.text(0.008, 0.98, title, fontsize=12, color=INK, ha="left", va="top", linespacing=1.5)
@@ -171,8 +174,8 @@ def _face(kind: Kind) -> dict[str, Any]:
     return {"markeredgecolor": INK, "markeredgewidth": 1.3}
 
 
-def _draw_panel(
-    axes: Axes, curves: Sequence[_Curve], metric: Metric, known: Mapping[tuple[str, str], Setting]
+def draw_panel(
+    axes: Axes, curves: Sequence[Curve], metric: Metric, known: Mapping[tuple[str, str], Setting]
 ) -> list[Label]:
     """Draw all curves; the labels that it wants."""
     labels: list[Label] = []
@@ -190,21 +193,23 @@ def _is_exact(row: SummaryRow, metric: Metric) -> bool:
 
 
 def _draw_curve(
-    axes: Axes, curve: _Curve, metric: Metric, known: Mapping[tuple[str, str], Setting], *, zorder: float
+    axes: Axes, curve: Curve, metric: Metric, known: Mapping[tuple[str, str], Setting], *, zorder: float
 ) -> list[Label]:
     def place(rows: Iterable[SummaryRow]) -> tuple[list[float], list[float]]:
         shown = list(rows)
         return [row.actual_gaze_ratio for row in shown], [getattr(row, metric.field) for row in shown]
 
     by_name = {row.setting: row for row in curve.rows}
-    front = [by_name[point.setting] for point in front_of(curve.rows, metric=metric)]
+    points = front_of(curve.rows, metric=metric)
+    front = [by_name[point.setting] for point in points]
     usable = [row for row in curve.rows if row.actual_gaze_ratio > 0 and metric.is_shown(getattr(row, metric.field))]
     beaten = [row for row in usable if row not in front]
     color, mark = curve.style.color, _mark(curve.style)
     axes.plot(*place(beaten), linestyle="none", alpha=0.35, mew=0, zorder=2, **{**mark, "markersize": 4})
-    for pair in itertools.pairwise(front):
-        is_far = pair[1].actual_gaze_ratio > _FAR * pair[0].actual_gaze_ratio
-        axes.plot(*place(pair), color=color, linewidth=1.8, linestyle=":" if is_far else "-", zorder=zorder)
+    for pair in itertools.pairwise(points):
+        style = ":" if is_far(*pair) else "-"
+        xy = place(by_name[point.setting] for point in pair)
+        axes.plot(*xy, color=color, linewidth=1.8, linestyle=style, zorder=zorder)
     for kind in Kind:
         of_kind = [row for row in front if _kind(row, known) is kind]
         axes.plot(*place(of_kind), linestyle="none", zorder=zorder + 0.05, **{**mark, **_face(kind)})
