@@ -51,6 +51,7 @@ def test_targets_are_what_the_vision_model_says_of_whole_frames(siglip: Path) ->
         expected = model(frames).last_hidden_state
     torch.testing.assert_close(outputs.target.flatten(0, 1), expected, atol=1e-5, rtol=1e-4)
     assert outputs.prediction.shape == outputs.target.shape == (2, 2, 16, 32)
+    assert not small_task(siglip).features(smooth_video().requires_grad_()).requires_grad
     normalised = small_task(siglip)(inputs(), random_gazes(), [3, 1]).outputs.target
     assert normalised.mean(-1).abs().max() < 1e-5
     torch.testing.assert_close(normalised.var(-1, unbiased=False), torch.ones(2, 2, 16), atol=1e-3, rtol=0)
