@@ -216,7 +216,7 @@ class TestStatistics:
             assert found.mean_within_clips == pytest.approx(sign)
             assert found.over_clips is not None
             assert found.over_clips.low == pytest.approx(sign)
-            assert found.p_over_clips == 2 / 51
+            assert found.p_over_clips == 0.5  # two clips agree as often as not
             assert (found.gazes, found.clips, found.clips_defined) == (9, 2, 2)
             assert found.clips_positive == (2 if sign > 0 else 0)
 
@@ -248,6 +248,12 @@ class TestStatistics:
         assert often.over_clips is not None
         assert often.over_clips.low == pytest.approx(once.over_clips.low)
         assert often.p_over_clips == once.p_over_clips
+
+    def test_p_is_what_draws_and_clips_allow(self) -> None:
+        rising = (np.arange(5), np.arange(5))
+        for clips, draws, least in ((4, 999, 1 / 8), (30, 999, 2 / 1000)):
+            found = rank_correlation([rising] * clips, draws_RC=resamples(clips, count=draws, seed=0))
+            assert found.p_over_clips == least
 
     def test_there_is_no_rho_where_nothing_changes_and_no_warning_either(self) -> None:
         same, other = np.zeros(5, int), np.arange(5.0)

@@ -42,7 +42,8 @@ class RankCorrelation:
     over_clips: Interval | None
     """ρ when whole clips are drawn anew (percentiles); None for a single clip. Narrow for less than ten."""
     p_over_clips: float | None
-    """Two-sided p from the same draws: twice the share on the other side of 0, at least 2 / (draws + 1)."""
+    """Two-sided p from the same draws: twice the share on the other side of 0, at least 2 / (draws + 1), and at least
+    2 / 2 ** clips, what the signs of so many clips could say at most."""
     mean_within_clips: float | None
     """Mean ρ of single clips, which differences between clips cannot move."""
     clips_positive: int
@@ -109,7 +110,7 @@ def rank_correlation(
         p=None if told is None else float(told.pvalue),
         clips=filled,
         over_clips=percentiles(drawn_R) if len(drawn_R) else None,
-        p_over_clips=_p_of_draws(drawn_R) if len(drawn_R) else None,
+        p_over_clips=_p_of_draws(drawn_R, clips=filled) if len(drawn_R) else None,
         mean_within_clips=float(np.mean(own)) if own else None,
         clips_positive=sum(rho > 0 for rho in own),
         clips_defined=len(own),
@@ -137,9 +138,9 @@ def _drawn_rho(
     return np.array(found)
 
 
-def _p_of_draws(drawn_R: NDArray[np.float64]) -> float:
-    beyond = min((drawn_R <= 0).sum(), (drawn_R >= 0).sum())
-    return min(1.0, 2 * (int(beyond) + 1) / (len(drawn_R) + 1))
+def _p_of_draws(drawn_R: NDArray[np.float64], *, clips: int) -> float:
+    beyond = int(min((drawn_R <= 0).sum(), (drawn_R >= 0).sum()))
+    return min(1.0, max(2 * (beyond + 1) / (len(drawn_R) + 1), 2.0 ** (1 - clips)))
 
 
 def _varies(values: NDArray[Any]) -> bool:
