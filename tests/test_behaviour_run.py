@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from autogaze.evaluation.behaviour_files import (
     PICTURES,
     RESULT,
     TABLES,
-    check_free,
+    check_ready,
     save_behaviour,
     summary_line,
     to_json,
@@ -185,15 +186,26 @@ class TestFiles:
         assert told["results"][0]["scale_and_detail"]["gazes"] == 27 * 13
 
     def test_what_is_there_is_kept_unless_told_otherwise(self, behaviour: Behaviour, tmp_path: Path) -> None:
-        check_free(tmp_path / "new", overwrite=False)
-        check_free(tmp_path, overwrite=False)
+        check_ready(tmp_path / "new", overwrite=False)
+        check_ready(tmp_path, overwrite=False)
         (tmp_path / "plots").mkdir()
         (tmp_path / PICTURES[0]).touch()
         with pytest.raises(OutputError, match=r"behaviour_flow.png: there already; --overwrite replaces"):
-            check_free(tmp_path, overwrite=False)
-        check_free(tmp_path, overwrite=True)
+            check_ready(tmp_path, overwrite=False)
+        check_ready(tmp_path, overwrite=True)
         with pytest.raises(OutputError, match="is a file"):
-            check_free(tmp_path / PICTURES[0], overwrite=True)
+            check_ready(tmp_path / PICTURES[0], overwrite=True)
+
+    def test_a_missing_package_is_told_before_any_work(
+        self, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "cv2", None)
+        for work in (
+            lambda: check_ready(tmp_path, overwrite=True),
+            lambda: measure_behaviour(videos[:1], recipes=recipes("uniform"), cutting=CUTTING),
+        ):
+            with pytest.raises(ImportError, match=r"cv2 is not installed; run: pip install 'autogaze\[evaluate\]'"):
+                work()
 
     def test_a_table_without_rows_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"x\.csv needs at least one row"):

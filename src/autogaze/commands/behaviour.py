@@ -69,7 +69,7 @@ class BehaviourCommand:
         """Measure all sources and write the results; 2 if one of the sources failed."""
         from autogaze import terminal
         from autogaze.evaluation.behaviour import measure_behaviour
-        from autogaze.evaluation.behaviour_files import check_free, save_behaviour, summary_line, to_json
+        from autogaze.evaluation.behaviour_files import check_ready, save_behaviour, summary_line, to_json
         from autogaze.evaluation.clips import Cutting
         from autogaze.video import find_sources
 
@@ -79,7 +79,7 @@ class BehaviourCommand:
             raise AutoGazeError(_as_option(str(error))) from error
         if self.seed < 0:
             raise AutoGazeError(f"--seed must be at least 0, got {self.seed}")
-        check_free(self.out, overwrite=self.overwrite)
+        check_ready(self.out, overwrite=self.overwrite)
         found = find_sources(self.videos)
         recipes = self._recipes()
         visible = sys.stderr.isatty() and not self.quiet

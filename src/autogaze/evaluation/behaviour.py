@@ -97,7 +97,9 @@ def measure_behaviour(
     for source, name in zip(sources, names, strict=True):
         try:
             of_source, told = _measure_source(os.fspath(source), name, recipes, cutting, on_progress)
-        except (AutoGazeError, ValueError, OSError, MemoryError) as error:
+        except ImportError:
+            raise
+        except Exception as error:  # whatever is wrong with one source, the others are worth doing
             failures.append(Failure(source=os.fspath(source), error=error))
         else:
             for kept, new in zip(found, of_source, strict=True):

@@ -17,6 +17,7 @@ from autogaze.evaluation.behaviour_measures import DETAIL_EDGES, FLOW_EDGES_PX
 from autogaze.evaluation.behaviour_plots import PLOTS, save_plot
 from autogaze.evaluation.behaviour_rows import DetailRow, FlowRow, FrameShareRow, ScaleShareRow, SelectorBehaviour
 from autogaze.evaluation.intervals import CONFIDENCE
+from autogaze.extras import require
 from autogaze.results import OutputError, check_out
 from autogaze.summary import versions
 from autogaze.terminal import error_line
@@ -44,12 +45,15 @@ NOTES = (
 )
 
 
-def check_free(out: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Refuse a folder that holds results already, before any work is done.
+def check_ready(out: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Refuse a folder that holds results already, and a missing package, before any work is done.
 
     Raises:
+        ImportError: opencv-python-headless, scipy or matplotlib is not installed (extra ``evaluate``).
         OutputError: ``out`` is not a folder, or holds such files and they are not to be replaced.
     """
+    for module in ("cv2", "scipy", "matplotlib"):
+        require(module, extra="evaluate")
     check_out(out)
     taken = [str(Path(out) / name) for name in (RESULT, *TABLES, *PICTURES) if os.path.lexists(Path(out) / name)]
     if taken and not overwrite:
