@@ -70,6 +70,8 @@ class EvaluateCommand:
     everything is measured at that size."""
     no_timings: Annotated[bool, argument(None)] = False
     """Leave seconds and memory empty: they alone differ from run to run, so equal commands then write equal tables."""
+    no_plots: Annotated[bool, argument(None)] = False
+    """Draw no plots and write no report; the same command without this adds them."""
     overwrite: Annotated[bool, argument(None)] = False
     """Start over, and replace what an evaluation left in the folder."""
     json: Annotated[bool, argument(None)] = False
@@ -119,6 +121,7 @@ class EvaluateCommand:
                 seed=self.seed,
                 device=self.device,
                 timings=not self.no_timings,
+                plots=not self.no_plots,
                 overwrite=self.overwrite,
                 command=self._command(),
                 on_progress=on_progress,
@@ -216,10 +219,11 @@ def _line(evaluation: Evaluation, *, num_videos: int) -> str:
     clips = len({row.clip_name for row in evaluation.clips})
     selectors = len({row.selector for row in evaluation.clips})
     videos = num_videos - len(evaluation.failures)
+    has_report = (evaluation.folder / "report.html").exists()
     return (
         f"{clips} {'clip' if clips == 1 else 'clips'} of {videos} {'video' if videos == 1 else 'videos'}, "
         f"{selectors} {'selector' if selectors == 1 else 'selectors'}, {len(evaluation.clips)} measurements → "
-        f"{evaluation.folder}/{{report.html,summary.txt,…}}"
+        f"{evaluation.folder / ('report.html' if has_report else 'summary.txt')}"
     )
 
 

@@ -132,7 +132,7 @@ class _Bands:
         for top in range(0, H - 2 * _REACH_PX, _BAND_ROWS):
             rows = slice(top, top + _BAND_ROWS + 2 * _REACH_PX)
             total += self._sum_of_similarities(rebuilt_HWC[rows], true_HWC[rows])
-        return total / ((H - 2 * _REACH_PX) * (W - 2 * _REACH_PX) * 3)
+        return total / int((H - 2 * _REACH_PX) * (W - 2 * _REACH_PX) * 3)
 
     def _sum_of_similarities(self, rebuilt_HWC: Pixels, true_HWC: Pixels) -> float:
         """Sum over the pixels that the window reaches whole, and over channels.

@@ -68,6 +68,7 @@ def evaluate(
     seed: int = 0,
     device: str | None = None,
     timings: bool = True,
+    plots: bool = True,
     overwrite: bool = False,
     command: str | None = None,
     on_progress: OnProgress | None = None,
@@ -99,6 +100,7 @@ def evaluate(
         seed: of what is drawn by lot.
         device: where learned selectors and reconstructors run, as torch names it; None: the CPU.
         timings: whether seconds and memory are measured, the only columns that differ from run to run.
+        plots: whether to draw the plots and write the report; the same call with plots adds them later.
         overwrite: whether to start over, and replace what is in ``out`` under the names above.
         command: how a user would repeat it, for ``metadata.json`` and the report.
         on_progress: called after every measurement.
@@ -142,7 +144,13 @@ def evaluate(
     named = [os.fspath(video) for video in videos]
     with Journal(folder, {"videos": named, **plan.request}) as journal:
         return _Run(
-            plan=plan, folder=folder, videos=named, journal=journal, command=command, on_progress=on_progress
+            plan=plan,
+            folder=folder,
+            videos=named,
+            journal=journal,
+            plots=plots,
+            command=command,
+            on_progress=on_progress,
         ).run()
 
 
@@ -156,10 +164,11 @@ class _Run:
         folder: Path,
         videos: Sequence[str],
         journal: Journal,
+        plots: bool,
         command: str | None,
         on_progress: OnProgress | None,
     ) -> None:
-        self._command = command
+        self._plots, self._command = plots, command
         self._plan, self._folder, self._journal, self._on_progress = plan, folder, journal, on_progress
         self._videos = dict(zip(result_names(videos), videos, strict=True))
         self._fingerprints = {video: fingerprint(video) for video in videos}
@@ -290,7 +299,7 @@ class _Run:
         )
         write_metadata(self._folder, metadata)
         write_summary_text(self._folder, summary, plan=self._plan, metadata=metadata)
-        if clips:
+        if clips and self._plots:
             self._pictures.plots_and_report(clips=clips, frames=frames, summary=summary, metadata=metadata)
         return Evaluation(
             folder=self._folder,
