@@ -93,8 +93,7 @@ def measure_behaviour(
     cutting = _fitted(cutting or Cutting(), recipes)
     found: list[list[ClipBehaviour]] = [[] for _ in recipes]
     failures, warnings = [], []
-    names = result_names(sources)
-    for source, name in zip(sources, names, strict=True):
+    for source, name in zip(sources, result_names(sources), strict=True):
         try:
             of_source, told = _measure_source(os.fspath(source), name, recipes, cutting, on_progress)
         except ImportError:
@@ -107,13 +106,10 @@ def measure_behaviour(
             warnings += [f"{os.fspath(source)}: {warning}" for warning in told]
         if on_source is not None:
             on_source()
+    pools = zip(found, labels, strict=True)
     clips = sorted(found[0], key=lambda clip: clip.clip)
     return Behaviour(
-        selectors=tuple(
-            summarize(kept, selector=label, seed=seed, draws=draws)
-            for kept, label in zip(found, labels, strict=True)
-            if kept
-        ),
+        selectors=tuple(summarize(kept, selector=label, seed=seed, draws=draws) for kept, label in pools if kept),
         settings=tuple(recipe.settings for recipe in recipes),
         cutting=cutting,
         seed=seed,
