@@ -88,8 +88,7 @@ def measure_behaviour(
         AutoGazeError: there are no recipes, or two of one selector.
         ImportError: opencv-python-headless or scipy is not installed (extra ``evaluate``).
     """
-    start = time.perf_counter()
-    labels = _labels(recipes)
+    start, labels = time.perf_counter(), _labels(recipes)
     cutting = _fitted(cutting or Cutting(), recipes)
     found: list[list[ClipBehaviour]] = [[] for _ in recipes]
     failures, warnings = [], []
