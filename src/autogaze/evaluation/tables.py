@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TextIO, TypeVar, get_args, get_origin, get_type_hints
 
 from autogaze.archive import atomic_path
 from autogaze.errors import AutoGazeError
@@ -40,7 +40,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[RowT], *, kind: type
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(_UnixLines(file))
         writer.writerow(names)
         writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
 
@@ -65,6 +65,16 @@ def read_rows(path: str | os.PathLike[str], kind: type[RowT]) -> list[RowT]:
             ]
         except ValueError as error:
             raise TableError(f"line {reader.line_num} of {path} cannot be read: {error}") from error
+
+
+class _UnixLines:
+    """Ends lines as most tools expect it. Told to do so, ``csv`` would no longer quote carriage returns in cells."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: object) -> str:
