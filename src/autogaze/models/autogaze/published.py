@@ -99,7 +99,7 @@ class PublishedCall:
             gazing_info: gazes to score instead of generating, under the published names.
             temperature: of the draws, in training mode.
             gazing_ratio: most gazes a frame may get as a share of its patches; or one for each frame.
-            task_loss_requirement: predicted loss at which a frame ends.
+            task_loss_requirement: predicted loss at which a frame ends, as published: a calibration plays no part.
             generate_only: leave out the second pass that scores the gazes.
             use_cache: hand out what the next call needs to go on with the next frames.
             past_key_values: what the call before handed out. The three other ``past_`` values of the published
