@@ -51,7 +51,8 @@ class AutoGaze(nn.Module):
         )
         self.calibration: Calibration | None = None
         """What a threshold of :meth:`gaze` goes through; None: it is compared with the predictions as they are. Set it
-        to None to switch it off, also when the weights change. The published call never uses it."""
+        to None to switch it off, also when the weights change. The published call never uses it, and
+        ``Gaze.predicted_loss`` stays the bare prediction, which :meth:`Calibration.corrected` corrects."""
 
     # Loading and saving
 
