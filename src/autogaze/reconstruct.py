@@ -77,6 +77,7 @@ def reconstruct_to_files(
         OSError: a file cannot be written.
         AutoGazeError: as :func:`~autogaze.pipeline.gaze`.
     """
+    _check_gaze(gaze)
     plan = _Plan.of(gaze, reconstructor, options)
     job = plan.job(
         source,
@@ -115,6 +116,7 @@ def reconstruct_many(
         AutoGazeError: the options are not legal, or there is no such reconstructor.
     """
     check_many(sources, many="reconstruct_many", one="reconstruct_to_files")
+    _check_gaze(gaze)
     if gaze is not None and len(sources) > 1 and not _is_folder(gaze):
         raise ValueError(f"one gaze is of one source, got {len(sources)} sources; give the folder of their gazes")
     plan = _Plan.of(gaze, reconstructor, options)
@@ -140,8 +142,6 @@ class _Plan:
         unused = [name for name in options if name != "device"]
         if gaze is not None and unused:
             raise ValueError(f"with a gaze nothing is left to choose, got also {', '.join(unused)}; leave one out")
-        if isinstance(gaze, (str, os.PathLike)) and not Path(gaze).exists():
-            raise GazeFileError(f"there is no gaze file or folder {os.fspath(gaze)}; `autogaze gaze` writes them")
         device = options.get("device")
         if device is not None:
             check_device(device)
@@ -324,6 +324,11 @@ class _Job(Job[ReconstructionSummary]):
             reconstructor=self.reconstructor.name,
             loss_unit=self.reconstructor.loss_unit,
         )
+
+
+def _check_gaze(gaze: GazeSource | None) -> None:
+    if isinstance(gaze, (str, os.PathLike)) and not Path(gaze).exists():
+        raise GazeFileError(f"there is no gaze file or folder {os.fspath(gaze)}; `autogaze gaze` writes them")
 
 
 def _is_folder(gaze: GazeSource | Recipe) -> bool:

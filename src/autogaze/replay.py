@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import numpy as np
 
@@ -139,6 +139,7 @@ class _Match:
         self._names = gaze_name, source_name
         self._times = gaze.time_seconds
         self._num_frames = len(gaze)
+        self._widest_seconds = 0.0 if self._times is None else float(np.diff(self._times).max(initial=0))
         self._last_seconds = 0.0  # of the source so far
         self._since = 0  # frames that went by since the last one found
         self._widest = 0  # most of them between two that were found
@@ -195,17 +196,17 @@ class _Match:
         """Whatever rule chose the frames of the gaze would have chosen one more by now, unless they end here."""
         if self._times is None:
             self._refuse_rest(seconds)
+        if self._num_frames == 1:  # says nothing of where the next one would have been
             return
-        widest_seconds = float(np.diff(self._times).max(initial=0))
-        expected = seconds >= float(self._times[-1]) + widest_seconds - TOLERANCE_SECONDS
+        expected = seconds >= float(self._times[-1]) + self._widest_seconds - TOLERANCE_SECONDS
         if expected and self._since >= self._widest:
             self._refuse_rest(seconds)
 
-    def _refuse_rest(self, seconds: float) -> None:
+    def _refuse_rest(self, seconds: float) -> NoReturn:
         gaze, source = self._names
+        frames = "1 frame" if self._num_frames == 1 else f"{self._num_frames} frames"
         raise GazeMismatchError(
-            f"{gaze} ends after {self._num_frames} frames, {source} goes on at {seconds:.3f} s; "
-            "give the gaze of this video"
+            f"{gaze} ends after {frames}, {source} goes on at {seconds:.3f} s; give the gaze of this video"
         )
 
 
