@@ -107,6 +107,9 @@ def put_grid(folder: Path, name: str, *, side_px: int = 64, title: str | None = 
     ids=["usual", "one of each", "untimed", "nan times", "exact", "nan", "nothing"],
 )
 def test_whatever_the_rows_are_the_page_is_whole_and_needs_nothing_else(tmp_path, rows):
+    for name in ("tradeoff_curves", "per_frame_curves", "gaze_heatmap", "time"):
+        put_grid(tmp_path / "plots", name)
+    put_grid(tmp_path / "visualizations", "v0_a_ratio_0.10")
     page = page_of(tmp_path, rows, METADATA)
     assert page.tags[0] == "html"
     assert all(page.tags.count(tag) == 1 for tag in ("html", "head", "title", "body", "main", "h1"))
@@ -116,6 +119,7 @@ def test_whatever_the_rows_are_the_page_is_whole_and_needs_nothing_else(tmp_path
     assert len(set(ids)) == len(ids)
     targets = page.values("href")
     assert targets == [f"#{name}" for name in ids]
+    assert {"tradeoff", "frames", "time", "grids"} <= set(ids)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "://" not in html
     assert "@import" not in html
@@ -143,7 +147,7 @@ def test_everything_that_was_measured_is_told(tmp_path):
         "canvas: mean absolute error",
         "random (weights abcdefabcdef)",
         "autogaze 1.2.3, torch 9.9",
-        "system Linux, cores 2",
+        "system Linux, cores 2 versions",  # and not that there is no accelerator
         "every 2. frame",
         "broken.mp4: nothing in it can be decoded",
         "random: task_0.025, ratio_0.75_task_0.025: cannot stop",
@@ -224,6 +228,14 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
     orders = [float(value) for value in page.values("data-order")]
     assert {row.psnr for row in rows.summary} <= set(orders)
     assert {row.actual_gaze_ratio for row in rows.summary} <= set(orders)
+
+
+@pytest.mark.parametrize("seconds", [None, math.nan])
+def test_times_that_nobody_took_are_dashes(tmp_path, seconds):
+    timed, untimed = (page_of(tmp_path, make_rows({"a": 1.0}, seconds=s)) for s in (0.125, seconds))
+    assert timed.texts.count("0.125") == 3 * len(POINTS)
+    assert untimed.texts.count("–") >= 3 * len(POINTS)
+    assert "∞" not in untimed.texts
 
 
 def test_every_setting_of_every_selector_is_in_the_tables(tmp_path):
