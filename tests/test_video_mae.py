@@ -122,8 +122,11 @@ def dense_forward(model: VideoMAE, video: Tensor) -> Tensor:
 )
 def test_keeping_all_equals_a_dense_forward(changes: dict[str, Any]) -> None:
     model, video = small_model(**changes), clips(2, 3)
-    every = gaze_of([range(P)] * 3)
+    every, rng = gaze_of([range(P)] * 3), torch.Generator().manual_seed(7)
     with torch.no_grad():
+        # Sines are so regular that many a mistake would not show.
+        for table in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
+            table.normal_(generator=rng)
         got = model(video, [every, every]).reconstruction
         torch.testing.assert_close(got, dense_forward(model, video), rtol=1e-5, atol=1e-5)
 

@@ -85,13 +85,14 @@ class FrameTokens:
         )
 
     def slots_in(self, other: FrameTokens) -> Tensor:
-        """(B, N) slot of ``other``, which has all these cells and maybe more, for each slot; its N in unused ones."""
+        """(B, N) slot of ``other``, which has all these cells and maybe more, for each slot.
+
+        For an unused slot it is one that ``other`` does not use either, or its N.
+        """
         B, spare = len(self.cell_BN), self.num_frames * self.num_cells
         slot_BS = torch.full((B, spare + 1), other.num_slots, device=self.cell_BN.device)
         slot_BM = torch.arange(other.num_slots, device=slot_BS.device).expand(B, -1)
-        slot_BS.scatter_(1, other.place_BN, slot_BM)
-        slot_BS[:, spare] = other.num_slots
-        return slot_BS.gather(1, self.place_BN)
+        return slot_BS.scatter_(1, other.place_BN, slot_BM).gather(1, self.place_BN)
 
 
 class BlockCausal:

@@ -247,7 +247,7 @@ class _Past:
         buffers = self._layers[layer]
         if buffers is None or buffers[0].shape[1] < tokens:
             B, _, H, D = like.shape
-            k, v = (like.new_empty(B, max(64, 2 * tokens), H, D) for _ in range(2))
+            k, v = (like.new_empty(B, 2 * tokens, H, D) for _ in range(2))
             if buffers is not None:
                 k[:, : self.length], v[:, : self.length] = (old[:, : self.length] for old in buffers)
             buffers = self._layers[layer] = (k, v)
