@@ -26,6 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     times_ms = np.cumsum([0, *([20, 20, 90] * 20)])[:40].tolist()
     write_video(folder / "uneven.mkv", moving_frames(40), times_ms=times_ms)
     write_video(folder / "late.mkv", moving_frames(4), times_ms=[0, 33, 67, 2000])
+    write_video(folder / "pause.mkv", moving_frames(6), times_ms=[0, 20, 40, 60, 80, 2000])
+    write_video(folder / "hurry.mkv", moving_frames(6), times_ms=[0, 1000, 2000, 2010, 2020, 2030])
     return folder
 
 
@@ -39,10 +41,20 @@ def replayed(source: Any, gaze: Gaze) -> list[tuple[autogaze.Frames, Gaze]]:
 
 
 class TestReplay:
-    @pytest.mark.parametrize("name", ["steady.mp4", "uneven.mkv", "late.mkv", "still.mp4"])
+    @pytest.mark.parametrize("name", ["steady.mp4", "uneven.mkv", "late.mkv", "pause.mkv", "hurry.mkv", "still.mp4"])
     @pytest.mark.parametrize(
         "sampling",
-        [{}, {"stride": 3}, {"stride": 7}, {"fps": 10}, {"fps": 12.5}, {"fps": 1000}, {"frames": 1}, {"frames": 5}],
+        [
+            {},
+            {"stride": 3},
+            {"stride": 7},
+            {"fps": 1},
+            {"fps": 10},
+            {"fps": 12.5},
+            {"fps": 1000},
+            {"frames": 1},
+            {"frames": 5},
+        ],
         ids=str,
     )
     def test_gives_the_frames_that_were_gazed_at(self, folder: Path, name: str, sampling: dict[str, Any]) -> None:

@@ -81,6 +81,14 @@ class TestNothingChanges:
         np.testing.assert_array_equal(blend_seams(picture, layout), picture)
 
     @pytest.mark.parametrize("axis", [1, 2])
+    def test_in_a_picture_that_is_steep_at_borders(self, axis: int) -> None:
+        layout = tiled()
+        zigzag = 3 * np.abs((np.arange(2 * TILE) + TILE // 2) % (2 * TILE) - TILE)  # turns in the middle of tiles
+        picture = flat(layout, level=0)
+        np.moveaxis(picture, axis, -1)[...] = zigzag
+        np.testing.assert_array_equal(blend_seams(picture, layout), picture)
+
+    @pytest.mark.parametrize("axis", [1, 2])
     def test_of_an_edge_that_lies_on_a_border(self, axis: int) -> None:
         layout = tiled()
         picture = flat(layout)
