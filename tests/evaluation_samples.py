@@ -89,15 +89,16 @@ def summarised(clips: Sequence[ClipRow]) -> list[SummaryRow]:
     ]
 
 
-def with_psnr(rows: Rows, psnr: float) -> Rows:
-    """The same with this PSNR and no error everywhere."""
-    exact = {"psnr": psnr, "pixel_mae": 0.0, "pixel_mse": 0.0, "reconstruction_loss": 0.0, "ssim": 1.0}
+def with_error(rows: Rows, error: float) -> Rows:
+    """The same with this error everywhere: 0 for rebuilt exactly, NaN for not known."""
+    exact = {
+        "psnr": math.nan if math.isnan(error) else PSNR_CEILING_DB,
+        **dict.fromkeys(("pixel_mae", "pixel_mse", "reconstruction_loss"), error),
+        "ssim": 1 - error,
+    }
     clips = [replace(row, **exact) for row in rows.clips]
-    return Rows(
-        frames=[replace(row, **{**exact, "psnr": math.inf}) for row in rows.frames],
-        clips=clips,
-        summary=summarised(clips),
-    )
+    frames = [replace(row, **{**exact, "psnr": math.nan if math.isnan(error) else math.inf}) for row in rows.frames]
+    return Rows(frames=frames, clips=clips, summary=summarised(clips))
 
 
 def _clip(

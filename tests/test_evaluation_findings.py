@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autogaze.evaluation.curves import LOSS, PSNR, Kind, front_of, patches_a_frame, ranked, settings
+from autogaze.evaluation.curves import LOSS, PSNR, Kind, front_of, patches_a_frame, psnr_of, ranked, settings
 from autogaze.evaluation.findings import at_equal_psnr, best_win, equal_psnr_sentences, win_sentence
-from autogaze.evaluation.fronts import Point, is_far, kept_at, neighbours, pareto_front, steps
-from evaluation_samples import CLIPS, RATIOS, THRESHOLD, make_rows, summarised, with_psnr
+from autogaze.evaluation.fronts import Point, is_far, kept_at, lead, neighbours, pareto_front, quality_at, steps
+from evaluation_samples import CLIPS, RATIOS, THRESHOLD, make_rows, summarised, with_error
 from evaluation_samples import Point as Setting
 
 # Few different values, so that ties are common.
@@ -85,6 +85,26 @@ def test_what_equal_quality_costs_goes_through_the_points_and_rises():
     assert all(a < b for a, b in itertools.pairwise(costs))
 
 
+@given(POINTS, st.floats(0, 1))
+def test_quality_and_cost_are_inverses(points, along):
+    front = pareto_front(points)
+    if front:
+        wanted = front[0].quality + along * (front[-1].quality - front[0].quality)
+        kept = kept_at(front, quality=wanted)
+        assert kept is not None
+        quality = quality_at(front, kept=min(max(kept, front[0].kept), front[-1].kept))
+        assert quality == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_lead_is_the_difference_where_both_keep_as_much():
+    front = pareto_front(Point(kept=k, quality=q) for k, q in ((0.01, 10), (0.1, 20), (1.0, 30)))
+    better = pareto_front(Point(kept=k, quality=q + 3) for k, q in ((0.1, 20), (1.0, 30)))
+    assert lead(better, front) == pytest.approx(3)
+    assert lead(front, better) == pytest.approx(-3)
+    assert lead(front, front) == 0
+    assert lead(front[:1], better) == lead((), front) == 0
+
+
 def test_beyond_its_ends_a_front_says_nothing():
     front = pareto_front([Point(kept=0.1, quality=20), Point(kept=0.2, quality=30)])
     assert kept_at(front, quality=19.99) is None
@@ -134,7 +154,7 @@ def test_a_selector_that_wastes_three_times_as_much_is_found_to():
 def test_an_interval_tells_how_much_the_videos_differ():
     rows = make_rows({"good": 1.0, "bad": 3.0}, videos=8)
     clips = [
-        replace(row, psnr=row.psnr + (2.0 if row.selector == "bad" and int(row.video[1]) % 2 else 0.0))
+        replace(row, pixel_mse=row.pixel_mse / (2.0 if row.selector == "bad" and int(row.video[1]) % 2 else 1.0))
         for row in rows.clips
     ]
     found = at_equal_psnr(summarised(clips), clips, reconstructor="canvas")[0]
@@ -193,12 +213,37 @@ def test_the_main_sentence_is_about_chance():
     assert "worse 6.0×" in second
 
 
-def test_means_of_exact_frames_play_no_part():
+def test_settings_that_rebuild_exactly_play_no_part():
     rows = make_rows({"a": 1.0, "b": 2.0})
-    exact = with_psnr(make_rows({"a": 1.0}, points=(Setting(name="ratio_1.00", kept=1.0, ratio=1.0),)), 100.0)
+    exact = with_error(make_rows({"a": 1.0}, points=(Setting(name="ratio_1.00", kept=1.0, ratio=1.0),)), 0.0)
     front = front_of([row for row in [*rows.summary, *exact.summary] if row.selector == "a"], metric=PSNR)
     assert "ratio_1.00" not in {point.setting for point in front}
     assert front_of(exact.summary, metric=PSNR) == front_of(exact.summary, metric=LOSS) == ()
+
+
+def test_a_clip_that_is_rebuilt_exactly_does_not_outweigh_the_others():
+    rows = make_rows({"good": 1.0, "bad": 3.0}, videos=4)
+    exact = {"psnr": 100.0, "pixel_mse": 0.0}
+    # One clip of four is easy for the good one: exact at every setting. Its squared errors fall by a quarter at most.
+    clips = [replace(row, **exact) if row.selector == "good" and row.clip_name == "v0" else row for row in rows.clips]
+    before = at_equal_psnr(rows.summary, rows.clips, reconstructor="canvas")[0].costs
+    after = at_equal_psnr(summarised(clips), clips, reconstructor="canvas")[0].costs
+    assert before[1].times < after[1].times < before[1].times * 1.4
+    assert psnr_of(0.001) == pytest.approx(30.0)
+    assert psnr_of(0.0) == math.inf
+    assert math.isnan(psnr_of(math.nan))
+
+
+def test_only_what_the_best_reaches_is_compared():
+    points = tuple(Setting(name=f"clip_{k:.2f}", kept=k, ratio=k, per="clip") for k in (0.01, 0.02, 0.03))
+    clips = [
+        *make_rows({"best": 1.0}).clips,
+        # These two share errors that the best has at none of its settings, too.
+        *make_rows({"worse": 9.0, "worst": 12.0}, points=(*points, *RATIOS[:3])).clips,
+    ]
+    found = at_equal_psnr(summarised(clips), clips, reconstructor="canvas")
+    assert found
+    assert {one.best for one in found} == {"best"}
 
 
 def test_selectors_are_ranked_by_what_they_keep():

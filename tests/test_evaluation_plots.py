@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autogaze.evaluation.curves import METRICS, settings
+from autogaze.evaluation.curves import METRICS, psnr_of, settings
 from autogaze.evaluation.frame_plots import write_gaze_heatmap
 from autogaze.evaluation.grids import MAX_WIDTH_PX, TITLE_KEY, error_map, evenly, grid_image, write_grid
 from autogaze.evaluation.labels import Label, place_labels
@@ -27,7 +27,7 @@ from autogaze.grid import FrameLayout
 from autogaze.reconstructors import rebuild
 from autogaze.reconstructors.base import Reconstruction
 from autogaze.selectors import SELECTORS
-from evaluation_samples import POINTS, RATIOS, Rows, make_rows, summarised, with_psnr
+from evaluation_samples import POINTS, RATIOS, Rows, make_rows, summarised, with_error
 from picture_samples import GRID, random_gaze, video
 
 LAYOUT = FrameLayout.resized(GRID, height_px=224, width_px=224)
@@ -44,7 +44,7 @@ def written(folder, rows: Rows) -> list[str]:
     [
         make_rows({"only": 1.0}, points=RATIOS[:1], videos=1, num_frames=1),
         make_rows({"a": 1.0, "b": 2.0}, reconstructors=("canvas", "refined"), videos=5),
-        with_psnr(make_rows({"exact": 1.0}, points=RATIOS[:1]), math.inf),
+        with_error(make_rows({"exact": 1.0}, points=RATIOS[:1]), 0.0),
         make_rows({f"selector-{i}": 1 + 0.3 * i for i in range(12)}, points=RATIOS[:1], videos=1, num_frames=2),
         make_rows(
             {"$x_1$ \\frac{": 1.0, "日本語 ünï": 1.5, "<b>&amp;": 2.0, "n" * 150: 3.0, "a\nb": 1.1, "\udc80": 1.2},
@@ -121,7 +121,7 @@ def lines_with(axes, **properties):
     return [line for line in axes.lines if all(getattr(line, f"get_{k}")() == v for k, v in properties.items())]
 
 
-@pytest.mark.parametrize("field", ["psnr", "reconstruction_loss", "pixel_mae", "ssim"])
+@pytest.mark.parametrize("field", ["pixel_mse", "reconstruction_loss", "pixel_mae", "ssim"])
 def test_lines_join_the_front_alone(field):
     rows = make_rows({"s": 1.0}, gains={"ratio_0.25": -9.0})  # worse than ratio_0.10
     axes, _ = panel(rows, field)
@@ -136,22 +136,22 @@ def test_lines_join_the_front_alone(field):
 
 def test_what_is_far_apart_is_joined_by_dots():
     rows = make_rows({"s": 1.0}, points=(RATIOS[0], RATIOS[3]))
-    axes, _ = panel(rows, "psnr")
+    axes, _ = panel(rows, "pixel_mse")
     assert [line.get_linestyle() for line in lines_with(axes, marker="None", alpha=None)] == [":"]
 
 
 def test_whiskers_span_the_middle_half_of_the_clips():
     rows = make_rows({"s": 1.0}, points=RATIOS[:1], videos=5)
-    axes, _ = panel(rows, "psnr")
+    axes, _ = panel(rows, "pixel_mse")
     (whisker,) = [line for line in axes.lines if line.get_alpha() == 0.22]
-    psnr = sorted(row.psnr for row in rows.clips)
+    psnr = sorted(psnr_of(row.pixel_mse) for row in rows.clips)
     assert sorted(whisker.get_ydata()) == pytest.approx([psnr[1], psnr[3]])
     few = make_rows({"s": 1.0}, points=RATIOS[:1], videos=3)
-    assert not [line for line in panel(few, "psnr")[0].lines if line.get_alpha() == 0.22]
+    assert not [line for line in panel(few, "pixel_mse")[0].lines if line.get_alpha() == 0.22]
 
 
 def test_only_thresholds_are_labelled():
-    _, labels = panel(make_rows({"s": 1.0}), "psnr")
+    _, labels = panel(make_rows({"s": 1.0}), "pixel_mse")
     assert [label.text for label in labels] == ["≤ 0.025"]
 
 

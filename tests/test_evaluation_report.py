@@ -21,7 +21,7 @@ from autogaze.evaluation import report as report_module
 from autogaze.evaluation.grids import TITLE_KEY
 from autogaze.evaluation.report import write_report
 from autogaze.evaluation.report_images import grids
-from evaluation_samples import POINTS, RATIOS, THRESHOLD, Rows, make_rows, with_psnr
+from evaluation_samples import POINTS, RATIOS, THRESHOLD, Rows, make_rows, with_error
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 METADATA = {
@@ -100,14 +100,14 @@ def put_grid(folder: Path, name: str, *, side_px: int = 64, title: str | None = 
         make_rows({"only": 1.0}, points=RATIOS[:1], videos=1),
         make_rows({"a": 1.0, "b": 2.0}, seconds=None),
         make_rows({"a": 1.0}, seconds=math.nan),
-        with_psnr(make_rows({"a": 1.0, "b": 1.0}), 100.0),
-        with_psnr(make_rows({"a": 1.0, "b": 1.0}), math.nan),
+        with_error(make_rows({"a": 1.0, "b": 1.0}), 0.0),
+        with_error(make_rows({"a": 1.0, "b": 1.0}), math.nan),
         Rows(frames=[], clips=[], summary=[]),
     ],
     ids=["usual", "one of each", "untimed", "nan times", "exact", "nan", "nothing"],
 )
 def test_whatever_the_rows_are_the_page_is_whole_and_needs_nothing_else(tmp_path, rows):
-    for name in ("tradeoff_curves", "per_frame_curves", "gaze_heatmap", "time"):
+    for name in ("tradeoff_curves", "per_frame_curves", "gaze_heatmap", "time", "another_plot"):
         put_grid(tmp_path / "plots", name)
     put_grid(tmp_path / "visualizations", "v0_a_ratio_0.10")
     page = page_of(tmp_path, rows, METADATA)
@@ -119,7 +119,8 @@ def test_whatever_the_rows_are_the_page_is_whole_and_needs_nothing_else(tmp_path
     assert len(set(ids)) == len(ids)
     targets = page.values("href")
     assert targets == [f"#{name}" for name in ids]
-    assert {"tradeoff", "frames", "time", "grids"} <= set(ids)
+    assert "another plot" in page.values("alt")
+    assert {"tradeoff", "frames", "time", "more", "grids"} <= set(ids)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "://" not in html
     assert "@import" not in html

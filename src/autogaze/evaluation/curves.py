@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from autogaze.evaluation.fronts import Front, Point, kept_at, pareto_front, steps
+from autogaze.evaluation.fronts import Front, Point, lead, pareto_front
 from autogaze.evaluation.rows import ClipRow, SummaryRow
 
 EXACT_DB = 50.0
-"""From this PSNR on, means are those of frames rebuilt exactly (which count as 100 dB), and say nothing between."""
+"""From this PSNR on nobody sees a difference (the error is below one of 255 levels); some are infinite."""
 
 
 class Kind(Enum):
@@ -72,6 +72,11 @@ class Metric:
     logarithmic: bool
     """Whether an axis of it is logarithmic."""
 
+    def of(self, row: SummaryRow | ClipRow) -> float:
+        """Its value in a row."""
+        value: float = getattr(row, self.field)
+        return psnr_of(value) if self.field == "pixel_mse" else value
+
     def quality(self, value: float) -> float:
         """The value as :class:`~autogaze.evaluation.fronts.Point` wants it."""
         return value if self.higher_is_better else -value
@@ -80,12 +85,13 @@ class Metric:
         """Whether a mean of it has a place on an axis; one of exactly rebuilt frames has none."""
         if not math.isfinite(value):
             return False
-        return value > 0 if self.logarithmic else self.field != "psnr" or value < EXACT_DB
+        return value > 0 if self.logarithmic else self.field != "pixel_mse" or value < EXACT_DB
 
 
 LOSS = Metric(field="reconstruction_loss", title="reconstruction loss", higher_is_better=False, logarithmic=True)
 MAE = Metric(field="pixel_mae", title="pixel MAE", higher_is_better=False, logarithmic=True)
-PSNR = Metric(field="psnr", title="PSNR, dB", higher_is_better=True, logarithmic=False)
+# Not the mean of PSNRs: one clip that is rebuilt exactly, 100 dB, would outweigh what happens to all others.
+PSNR = Metric(field="pixel_mse", title="PSNR of the mean squared error, dB", higher_is_better=True, logarithmic=False)
 SSIM = Metric(field="ssim", title="SSIM", higher_is_better=True, logarithmic=False)
 METRICS = (LOSS, MAE, PSNR, SSIM)
 
@@ -135,31 +141,32 @@ def patches_a_frame(clips: Iterable[ClipRow]) -> tuple[int, int] | None:
     return all_scales, finest
 
 
-def front_of(rows: Iterable[SummaryRow], *, metric: Metric, quality: Callable[[float], float] | None = None) -> Front:
-    """The Pareto front of one selector's rows; ``quality`` replaces the metric's own."""
+def psnr_of(mean_squared_error: float) -> float:
+    """PSNR in dB of colours in 0…1; infinite without error."""
+    if math.isnan(mean_squared_error):
+        return math.nan
+    return -10 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
+
+
+def front_of(rows: Iterable[SummaryRow], *, metric: Metric) -> Front:
+    """The Pareto front of one selector's rows."""
     return pareto_front(
         Point(
             kept=row.actual_gaze_ratio,
-            quality=(quality or metric.quality)(getattr(row, metric.field)),
+            quality=metric.quality(metric.of(row)),
             setting=row.setting,
         )
         for row in rows
-        if metric.is_shown(getattr(row, metric.field))
+        if metric.is_shown(metric.of(row))
     )
 
 
 def ranked(summary: Sequence[SummaryRow], *, reconstructor: str) -> list[str]:
-    """Selectors, the one that keeps least for the same PSNR first.
+    """Selectors, the best first: by how far their front of PSNR leads the others' where both keep as much.
 
-    Compared where most fronts reach: at each such PSNR the logarithm of what a selector keeps against the mean of all
-    there, averaged. Those that reach none of them come last, by name.
+    Those without a front come last, by name.
     """
     of = [row for row in summary if row.reconstructor == reconstructor]
     fronts = {name: front_of((row for row in of if row.selector == name), metric=PSNR) for name in selectors(of)}
-    excess: dict[str, list[float]] = {name: [] for name in fronts}
-    for quality in steps(list(fronts.values()), step=0.25):
-        kept = {name: kept_at(front, quality=quality) for name, front in fronts.items()}
-        logs = {name: math.log(share) for name, share in kept.items() if share is not None}
-        for name, log in logs.items():
-            excess[name].append(log - sum(logs.values()) / len(logs))
-    return sorted(fronts, key=lambda name: (sum(excess[name]) / len(excess[name]) if excess[name] else math.inf, name))
+    leads = {name: sum(lead(front, other) for other in fronts.values()) for name, front in fronts.items()}
+    return sorted(fronts, key=lambda name: (not fronts[name], -leads[name], name))

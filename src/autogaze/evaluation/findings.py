@@ -78,7 +78,8 @@ def at_equal_psnr(
     names = ranked(summary, reconstructor=reconstructor)
     rows = [row for row in summary if row.reconstructor == reconstructor]
     fronts = {name: front_of((row for row in rows if row.selector == name), metric=PSNR) for name in names}
-    levels = steps(list(fronts.values()), step=1.0) or steps(list(fronts.values()), step=0.1)
+    best = fronts[names[0]] if names else ()
+    levels = next((found for step in (1.0, 0.1) if (found := steps(list(fronts.values()), step=step, within=best))), [])
     if len(levels) > _MOST_LEVELS:
         chosen = np.linspace(0, len(levels) - 1, _MOST_LEVELS).round().astype(int)
         levels = [levels[number] for number in chosen]
@@ -122,7 +123,7 @@ def _is_rough(front: Front, psnr_db: float) -> bool:
 
 
 def _resampled_fronts(clips: Sequence[ClipRow], names: Sequence[str]) -> list[dict[str, Front]]:
-    """Fronts of PSNR with the videos drawn anew, with replacement: clips of one video come and go together."""
+    """Fronts of :data:`PSNR` with the videos drawn anew, with replacement: clips of one video come and go together."""
     videos = sorted({row.video for row in clips})
     if len(videos) < _LEAST_VIDEOS:
         return []
@@ -141,19 +142,20 @@ def _resampled_fronts(clips: Sequence[ClipRow], names: Sequence[str]) -> list[di
 
 
 def _means(clips: Sequence[ClipRow], videos: Sequence[str], drawn: Values) -> tuple[Values, Values]:
-    """(R, S) mean share kept and mean PSNR of every setting; NaN where a resample has none of its clips."""
+    """(R, S) mean share kept, and PSNR of the mean squared error; NaN where a resample has no clip of a setting."""
     number = {video: v for v, video in enumerate(videos)}
     by_setting: dict[str, list[ClipRow]] = {}
     for row in clips:
         by_setting.setdefault(row.setting, []).append(row)
-    kept_RS, psnr_RS = np.empty((2, len(drawn), len(by_setting)))
+    kept_RS, error_RS = np.empty((2, len(drawn), len(by_setting)))
     for s, rows in enumerate(by_setting.values()):
         weight_RC = drawn[:, [number[row.video] for row in rows]]
         with np.errstate(invalid="ignore"):
             weight_RC = weight_RC / weight_RC.sum(1, keepdims=True)
         kept_RS[:, s] = weight_RC @ np.array([row.actual_gaze_ratio for row in rows])
-        psnr_RS[:, s] = weight_RC @ np.array([row.psnr for row in rows])
-    return kept_RS, psnr_RS
+        error_RS[:, s] = weight_RC @ np.array([row.pixel_mse for row in rows])
+    with np.errstate(divide="ignore"):
+        return kept_RS, -10 * np.log10(error_RS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +178,12 @@ def best_win(summary: Sequence[SummaryRow], clips: Sequence[ClipRow], *, reconst
     for name in selectors(summary):
         rows = [row for row in summary if (row.reconstructor, row.selector) == (reconstructor, name)]
         winners = [row for row in rows if _is(known, row, kind)]
-        losers = [row for row in rows if _is(known, row, Kind.FRAME) and PSNR.is_shown(row.psnr)]
+        losers = [row for row in rows if _is(known, row, Kind.FRAME) and PSNR.is_shown(PSNR.of(row))]
         wins += [
             Win(winner=winner, loser=loser)
             for winner in winners
             for loser in losers
-            if winner.actual_gaze_ratio < loser.actual_gaze_ratio and winner.psnr > loser.psnr
+            if winner.actual_gaze_ratio < loser.actual_gaze_ratio and PSNR.of(winner) > PSNR.of(loser)
         ]
     return min(wins, key=lambda win: win.winner.actual_gaze_ratio / win.loser.actual_gaze_ratio, default=None)
 
@@ -200,10 +202,8 @@ def win_sentence(win: Win, *, known: Mapping[tuple[str, str], Setting]) -> str:
         Kind.CLIP: f"one budget for the clip ({label.label})",
         Kind.FRAME: label.label,
     }[label.kind]
-    return (
-        f"{winner.selector}: {how} keeps {share(winner.actual_gaze_ratio)} at {winner.psnr:.1f} dB and beats a fixed "
-        f"share of every frame, {share(loser.actual_gaze_ratio)} at {loser.psnr:.1f} dB."
-    )
+    better, worse = (f"{share(row.actual_gaze_ratio)} at {PSNR.of(row):.1f} dB" for row in (winner, loser))
+    return f"{winner.selector}: {how} keeps {better} and beats a fixed share of every frame, {worse}."
 
 
 def equal_psnr_sentences(found: Sequence[EqualPsnr], *, reconstructor: str) -> list[str]:
@@ -222,7 +222,7 @@ def equal_psnr_sentences(found: Sequence[EqualPsnr], *, reconstructor: str) -> l
         return []
     best = next(cost for cost in middle.costs if cost.selector == middle.best)
     sentences = [
-        f"At an equal PSNR of {middle.psnr_db:g} dB, rebuilt by {reconstructor}, {others[0].selector} keeps "
+        f"At an equal error (PSNR {middle.psnr_db:g} dB), rebuilt by {reconstructor}, {others[0].selector} keeps "
         f"{others[0].words} the patches of {middle.best}: {share(others[0].kept or 0)} against {share(best.kept or 0)}."
     ]
     if others[1:]:

@@ -82,14 +82,19 @@ def _context(
         "heatmap": plot(folder / "plots" / HEATMAP, alt="Mean kept patches by setting and frame position"),
         "time": plot(folder / "plots" / TIME, alt="Seconds of the selectors against what is kept, and quality"),
     }
-    used_bytes = sum(len(picture.uri) for picture in pictures.values() if picture is not None)
+    known = (TRADEOFF, PER_FRAME, HEATMAP, TIME)
+    others = sorted(path for path in (folder / "plots").glob("*.png") if path.name not in known)
+    more = [one for path in others if (one := plot(path, alt=path.stem.replace("_", " "))) is not None]
+    used_bytes = sum(len(picture.uri) for picture in (*pictures.values(), *more) if picture is not None)
     chosen_grids = grids(folder / "visualizations", clips=clips, most_bytes=MOST_BYTES - used_bytes)
     worst = [table for name in names for table in worst_clips(summary, clips, reconstructor=name, colors=colors)]
     return {
         "title": _TITLE,
         "subtitle": subtitle(summary, clips),
         "sections": _sections(
-            pictures, has_grids=bool(chosen_grids.by_clip or chosen_grids.left_out), has_worst=bool(worst)
+            {**pictures, "more": more or None},
+            has_grids=bool(chosen_grids.by_clip or chosen_grids.left_out),
+            has_worst=bool(worst),
         ),
         "findings": findings(equal, summary, clips),
         "equal_tables": [table for table in tables if table is not None],
@@ -100,6 +105,7 @@ def _context(
         "matrices": [matrix(summary, clips, reconstructor=name, colors=colors) for name in names],
         "full_tables": [full_table(summary, reconstructor=name, colors=colors) for name in names],
         **pictures,
+        "more": more,
         "grids": chosen_grids,
         "worst_tables": worst,
         "missing": missing(metadata),
@@ -116,6 +122,7 @@ def _sections(pictures: Mapping[str, object], *, has_grids: bool, has_worst: boo
         ("summary", "All settings", True),
         ("frames", "Along the clip", pictures["per_frame"] is not None),
         ("time", "Time", pictures["time"] is not None),
+        ("more", "More plots", pictures["more"] is not None),
         ("grids", "To look at", has_grids),
         ("worst", "Worst clips", has_worst),
         ("missing", "What is missing", True),

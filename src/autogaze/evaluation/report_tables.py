@@ -62,7 +62,7 @@ def equal_psnr_table(found: Sequence[EqualPsnr], *, reconstructor: str, colors: 
         cells = [_cost_cell(one.costs[number], best=one.best) for one in found]
         rows.append((Cell(text=cost.selector, color=colors.get(cost.selector, "")), *cells))
     return Table(
-        caption=f"Patches kept at equal PSNR, rebuilt by {reconstructor}",
+        caption=f"Patches kept at an equal PSNR of the mean squared error, rebuilt by {reconstructor}",
         head=(Cell(text="selector"), *(Cell(text=f"{one.psnr_db:g} dB") for one in found)),
         rows=tuple(rows),
     )
@@ -76,7 +76,7 @@ def _cost_cell(cost: Cost, *, best: str) -> Cell:
 
 
 def matrix(summary: Sequence[SummaryRow], clips: Sequence[ClipRow], *, reconstructor: str, colors: Colors) -> Table:
-    """Settings × selectors: mean PSNR and the share kept."""
+    """Settings × selectors: PSNR of the mean squared error, and the share kept."""
     names = ranked(summary, reconstructor=reconstructor)
     by_key = {(row.selector, row.setting): row for row in summary if row.reconstructor == reconstructor}
     known = settings(clips)
@@ -85,20 +85,20 @@ def matrix(summary: Sequence[SummaryRow], clips: Sequence[ClipRow], *, reconstru
     rows = []
     for setting in ordered:
         of = [by_key.get((name, setting)) for name in names]
-        best = max((row.psnr for row in of if row is not None), default=math.nan)
-        is_contest = len({row.psnr for row in of if row is not None}) > 1
+        best = max((PSNR.of(row) for row in of if row is not None), default=math.nan)
+        is_contest = len({PSNR.of(row) for row in of if row is not None}) > 1
         cells = [
             Cell(text="–")
             if row is None
             else Cell(
-                text=_psnr(row.psnr), order=row.psnr, small=share(row.actual_gaze_ratio),
-                is_best=is_contest and row.psnr == best,
+                text=_psnr(PSNR.of(row)), order=PSNR.of(row), small=share(row.actual_gaze_ratio),
+                is_best=is_contest and PSNR.of(row) == best,
             )
             for row in of
         ]  # fmt: skip
         rows.append((Cell(text=setting, small=labels.get(setting, "")), *cells))
     return Table(
-        caption=f"Mean PSNR in dB and, below it, the share of the patches kept; rebuilt by {reconstructor}",
+        caption=f"{PSNR.title}, and below it the share of the patches kept; rebuilt by {reconstructor}",
         head=(Cell(text="setting"), *(Cell(text=name, color=colors.get(name, "")) for name in names)),
         rows=tuple(rows),
     )
@@ -121,6 +121,7 @@ def full_table(summary: Sequence[SummaryRow], *, reconstructor: str, colors: Col
             _number(row.reconstruction_loss, ".3g"),
             _number(row.pixel_mae, ".3g"),
             _number(row.pixel_mse, ".2e"),
+            Cell(text=_psnr(PSNR.of(row)), order=PSNR.of(row)),
             Cell(text=_psnr(row.psnr), order=row.psnr),
             _number(row.ssim, ".3f"),
             _number(row.gaze_seconds, ".3g"),
@@ -132,11 +133,23 @@ def full_table(summary: Sequence[SummaryRow], *, reconstructor: str, colors: Col
         for row in of
     )
     head = (
-        *("selector", "setting", "kept", "of finest scale", "patches a clip", "loss", "MAE", "MSE", "PSNR, dB", "SSIM"),
+        *(
+            "selector",
+            "setting",
+            "kept",
+            "of finest scale",
+            "patches a clip",
+            "loss",
+            "MAE",
+            "MSE",
+            "PSNR of it",
+            "mean PSNR",
+            "SSIM",
+        ),
         *("selector, s", "rebuilding, s", "decoding, s", "peak memory, MB", "clips"),
     )
     return Table(
-        caption=f"All means, rebuilt by {reconstructor}; settings on their selector's Pareto front of PSNR are bold",
+        caption=f"All means, rebuilt by {reconstructor}; PSNR in dB, settings on their selector's front bold",
         head=tuple(Cell(text=text) for text in head),
         rows=rows,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autogaze.evaluation.curves import EXACT_DB, reconstructors, selectors
+from autogaze.evaluation.curves import PSNR, reconstructors, selectors
 from autogaze.evaluation.rows import SummaryRow
 from autogaze.evaluation.style import (
     INK,
@@ -69,8 +69,8 @@ def write_time(path: Path, *, summary: Sequence[SummaryRow]) -> None:
             label=plain(shortened(name, most=26)),
             **mark,
         )
-        seen = [row for row in of if math.isfinite(row.psnr) and row.psnr < EXACT_DB]
-        right.plot([row.gaze_seconds for row in seen], [row.psnr for row in seen], linestyle="none", **mark)
+        seen = [row for row in of if PSNR.is_shown(PSNR.of(row))]
+        right.plot([row.gaze_seconds for row in seen], [PSNR.of(row) for row in seen], linestyle="none", **mark)
     _set_axes(left, right, reconstructor=reconstructors(summary)[0])
     figure.legend(loc="upper left", ncols=6, frameon=False, fontsize=9.5)
     save_figure(figure, path)
@@ -93,5 +93,5 @@ def _set_axes(left: Axes, right: Axes, *, reconstructor: str) -> None:
     left.set_xlabel("kept, share of the patches", fontsize=9.5, color=INK)
     left.set_title("selector seconds a clip  (lower is better)", fontsize=10.5, loc="left", color=INK)
     right.set_xlabel("selector seconds a clip", fontsize=9.5, color=INK)
-    title = f"PSNR, dB, rebuilt by {plain(shortened(reconstructor, most=40))}  (up and left is better)"
+    title = f"{PSNR.title}, rebuilt by {plain(shortened(reconstructor, most=40))}  (up and left is better)"
     right.set_title(title, fontsize=10.5, loc="left", color=INK)

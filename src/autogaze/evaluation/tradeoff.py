@@ -135,7 +135,9 @@ def _title(
 def _draw_head(part: SubFigure, title: str, curves: Sequence[Curve], *, legend_top: float) -> None:
     """Title and legends of a reconstructor's panels."""
     line = require("matplotlib.lines", extra="evaluate").Line2D
-    part.text(0.008, 0.98, title, fontsize=12, color=INK, ha="left", va="top", linespacing=1.5)
+    title, _, note = title.partition("\n")
+    part.text(0.008, 0.98, title, fontsize=12, color=INK, va="top")
+    part.text(0.008, legend_top + 0.02, note, fontsize=10, color=QUIET, va="bottom")
     handles = [
         line([], [], linewidth=1.8, label=plain(shortened(curve.selector, most=26)), **_mark(curve.style))
         for curve in curves
@@ -189,7 +191,7 @@ def draw_panel(
 
 
 def _is_exact(row: SummaryRow, metric: Metric) -> bool:
-    return row.actual_gaze_ratio > 0 and not metric.is_shown(getattr(row, metric.field))
+    return row.actual_gaze_ratio > 0 and not metric.is_shown(metric.of(row))
 
 
 def _draw_curve(
@@ -197,12 +199,12 @@ def _draw_curve(
 ) -> list[Label]:
     def place(rows: Iterable[SummaryRow]) -> tuple[list[float], list[float]]:
         shown = list(rows)
-        return [row.actual_gaze_ratio for row in shown], [getattr(row, metric.field) for row in shown]
+        return [row.actual_gaze_ratio for row in shown], [metric.of(row) for row in shown]
 
     by_name = {row.setting: row for row in curve.rows}
     points = front_of(curve.rows, metric=metric)
     front = [by_name[point.setting] for point in points]
-    usable = [row for row in curve.rows if row.actual_gaze_ratio > 0 and metric.is_shown(getattr(row, metric.field))]
+    usable = [row for row in curve.rows if row.actual_gaze_ratio > 0 and metric.is_shown(metric.of(row))]
     beaten = [row for row in usable if row not in front]
     color, mark = curve.style.color, _mark(curve.style)
     axes.plot(*place(beaten), linestyle="none", alpha=0.35, mew=0, zorder=2, **{**mark, "markersize": 4})
@@ -220,7 +222,7 @@ def _draw_curve(
     return [
         Label(
             x=row.actual_gaze_ratio,
-            y=getattr(row, metric.field),
+            y=metric.of(row),
             text=plain(shortened(known[row.selector, row.setting].label, most=18)),
             color=color,
         )
@@ -236,7 +238,7 @@ def _kind(row: SummaryRow, known: Mapping[tuple[str, str], Setting]) -> Kind:
 
 def _middle_half(clips: Sequence[ClipRow], setting: str, metric: Metric) -> tuple[float, float] | None:
     """Quartiles of the clips; None for fewer than four, or where they are not all on the axis."""
-    values = [getattr(row, metric.field) for row in clips if row.setting == setting]
+    values = [metric.of(row) for row in clips if row.setting == setting]
     if len(values) < 4 or not np.isfinite(values).all():
         return None
     low, high = (float(value) for value in np.percentile(values, [25, 75]))
