@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD
 from autogaze.reconstructors import rebuild
 from autogaze.reconstructors.seams import blend_seams
 from autogaze.reconstructors.video_mae import VideoMAEReconstructor, merge
+from autogaze.tasks.video_mae_reconstruction.incremental import VideoMAESession
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 from video_mae_samples import GRID, small_model
 
@@ -144,6 +147,31 @@ def test_merging_resized_tiles_keeps_a_smooth_picture(name: str) -> None:
     difference = merge(tiling.split(frames.rgb, layout)[:, 0], layout).astype(int) - frames.rgb[0]
     # Padding is black and bleeds into the last pixels when tiles are resized.
     assert np.abs(difference[:, : layout.width_px - 3]).mean() < 2
+
+
+@pytest.mark.parametrize(("value", "colour"), [(9.0, 255), (-9.0, 0)])
+def test_colours_brighter_than_white_are_white(value: float, colour: int) -> None:
+    layout, model = LAYOUTS["one tile"], small_model()
+    with torch.no_grad():
+        model.decoder.decoder_pred.weight.zero_()
+        model.decoder.decoder_pred.bias.fill_(value)
+    result = VideoMAEReconstructor(model).open(layout).step(video(layout, 1), gazes(layout, 1))
+    assert (result.rgb == colour).all()
+
+
+def test_what_a_clip_remembers_goes_with_the_clip() -> None:
+    layout = LAYOUTS["tiles with padding"]
+    session = VideoMAEReconstructor(small_model(), tile_batch=2).open(layout)
+
+    def clips_remembered() -> int:
+        gc.collect()
+        return sum(type(thing) is VideoMAESession for thing in gc.get_objects())
+
+    before = clips_remembered()
+    session.step(video(layout, 16), gazes(layout, 16))
+    assert clips_remembered() == before
+    session.step(video(layout, 1), gazes(layout, 1))
+    assert clips_remembered() == before + 3  # six tiles, two at once
 
 
 def test_half_precision_rebuilds_too() -> None:
