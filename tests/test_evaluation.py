@@ -546,3 +546,13 @@ class TestArguments:
             evaluate(str(videos[0]), out=tmp_path)
         with pytest.raises(ValueError, match="at least one video, got none"):
             evaluate([], out=tmp_path)
+
+
+def test_the_package_gives_its_public_names() -> None:
+    import autogaze.evaluation as package
+
+    for name in package.__all__:
+        assert getattr(package, name).__module__.startswith("autogaze.evaluation.")
+    assert package.evaluate is evaluate
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        package.nonsense  # noqa: B018
