@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -328,6 +329,15 @@ class TestRepetition:
         run(videos, tmp_path, on_progress=steps.append)
         assert len(steps) == after + 30 - 6 * done
         assert tables(tmp_path) == tables(plain.folder)
+
+    def test_a_video_that_is_done_is_not_opened_again(self, tmp_path: Path) -> None:
+        source = write_video(tmp_path / "v.mp4", moving_frames(3))
+        first = run([source], tmp_path / "out")
+        stat = source.stat()
+        source.write_bytes(b"x" * stat.st_size)
+        os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        again = run([source], tmp_path / "out")
+        assert (again.clips, again.failures) == (first.clips, ())
 
     def test_plots_can_be_added_later(self, videos: list[Path], tmp_path: Path) -> None:
         steps: list[Progress] = []

@@ -43,9 +43,9 @@ class EvaluateCommand:
     """What rebuilds the video: canvas, refined, a checkpoint folder or file, or a hub id; each judges every
     selection."""
     ratios: Annotated[str | None, argument("SHARE[,SHARE...]")] = None
-    """Most patches of every frame to keep, above 0 and at most 1. One of the three lists replaces the default
-    settings: ratios 0.10, 0.25, 0.50, 0.75, 1.00, the selector's own threshold alone and under 0.75, and clip ratios
-    0.01, 0.02, 0.03, 0.05, 0.10, 0.25."""
+    """Most patches of every frame to keep, above 0 and at most 1. Each of --ratios, --thresholds and --clip-ratios
+    takes the place of all default settings, which are: ratios 0.10, 0.25, 0.50, 0.75, 1.00; the selector's own
+    threshold, alone and under the ratio 0.75; clip ratios 0.01, 0.02, 0.03, 0.05, 0.10, 0.25."""
     thresholds: Annotated[str | None, argument("LOSS[,LOSS...]")] = None
     """A frame ends once its reconstruction loss is at or below this, in the selector's own unit; with --ratios, each
     pair of the two is measured as well."""
