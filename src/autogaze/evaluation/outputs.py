@@ -144,9 +144,9 @@ def write_summary_text(folder: Path, summary: Sequence[SummaryRow], *, plan: Pla
     size = "at their own size, in tiles" if side_px is None else f"resized to {side_px} × {side_px} px"
     versions = ", ".join(f"{name} {version}" for name, version in metadata["versions"].items())
     heading = [
-        f"Means over {metadata['clips']} clips of at most {plan.cutting.clip_len} frames "
-        f"from {len(metadata['videos'])} videos, {size}; seed {plan.bench.seed}",
-        f"{len(metadata['failures'])} videos failed; what was skipped is in {METADATA}",
+        f"Means over {_counted(metadata['clips'], 'clip')} of at most {_counted(plan.cutting.clip_len, 'frame')} "
+        f"from {_counted(len(metadata['videos']), 'video')}, {size}; seed {plan.bench.seed}",
+        f"{_counted(len(metadata['failures']), 'video')} failed; what was skipped is in {METADATA}",
         f"Versions: {versions}",
         "Seconds and gazes are those of a clip; PSNR counts an exactly rebuilt frame as 100 dB",
     ]
@@ -213,6 +213,10 @@ class Pictures:
         except ImportError as error:
             if (told := f"some pictures are left out: {error}") not in self.warnings:
                 self.warnings.append(told)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _write_text(path: Path, text: str) -> None:
