@@ -18,6 +18,7 @@ from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
 from autogaze.loading import BUNDLED_FOLDER, checkpoint_path, load_selector
+from autogaze.models.autogaze import AutoGaze
 from autogaze.models.autogaze.selector import AutoGazeSelector
 from autogaze.selectors.base import Budget
 from autogaze.selectors.canvas import quality
@@ -53,14 +54,15 @@ class TestModel:
         assert config.positions == "true"
         assert config.max_num_frames == 16
         assert bundled.grid.scales_px == (32, 64, 112, 224)
-        assert bundled.default_budget == Budget(ratio=0.75, threshold=0.025)
+        assert bundled.default_budget == Budget(ratio=0.75, threshold=0.0361)
+        assert "ratio 0.75 and threshold 0.0361" in CARD
 
     def test_is_stored_small_and_computes_in_fp32(self, bundled: AutoGazeSelector) -> None:
         assert (BUNDLED_FOLDER / "model.safetensors").stat().st_size < 7_000_000
         assert bundled.model.dtype == torch.float32
 
     def test_everybody_may_read_it(self) -> None:
-        for name in ("config.json", "model.safetensors", "README.md"):
+        for name in ("config.json", "model.safetensors", "calibration.json", "README.md"):
             assert (BUNDLED_FOLDER / name).stat().st_mode & 0o444 == 0o444, name
 
     def test_card_names_no_folder_of_a_machine(self) -> None:
@@ -84,6 +86,16 @@ class TestGazes:
         gazes = [bundled.model.gaze(clip.rgb, threshold=threshold) for threshold in (0.06, 0.03)]
         assert gazes[0].num_gazes < gazes[1].num_gazes < 0.3 * gazes[1].num_patches
         assert loss(clip, gazes[0]) > loss(clip, gazes[1])
+
+    def test_thresholds_are_kept_where_bare_predictions_are_too_hopeful(
+        self, bundled: AutoGazeSelector, clip: Frames
+    ) -> None:
+        bare = AutoGaze.from_pretrained(BUNDLED_FOLDER, calibrated=False)
+        layout = FrameLayout.resized(bundled.grid, height_px=224, width_px=224)
+        for threshold in (0.05, 0.035):
+            kept = quality(clip, gaze=bundled.open(layout, Budget(threshold=threshold)).step(clip)).loss
+            missed = quality(clip, gaze=bare.gaze(clip.rgb, threshold=threshold)).loss
+            assert (kept > threshold).mean() <= 0.1 < (missed > threshold).mean()
 
     def test_predictions_are_in_the_unit_of_the_canvas(self, bundled: AutoGazeSelector, clip: Frames) -> None:
         gaze = bundled.model.gaze(clip.rgb, ratio=0.05)
@@ -120,7 +132,8 @@ class TestCommandLine:
         assert exit_.value.code == 0
         out = capsys.readouterr().out
         assert "3,258,240" in out
-        assert "threshold: 0.025" in out
+        assert "threshold: 0.0361" in out
+        assert "alpha: 0.1, reconstructor: canvas, lowest_threshold: 0.02098" in out
 
     def test_checks_see_it(self) -> None:
         assert checks._bundled().ok

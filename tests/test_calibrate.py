@@ -20,7 +20,7 @@ from autogaze.evaluation.conformal import CalibrationError, promised_thresholds
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze import AutoGaze
-from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration, weights_fingerprint
+from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration, rounded_up, weights_fingerprint
 from autogaze.reconstructors import rebuild
 from autogaze.tiling import tile_layout
 from make_video import moving_frames, write_video
@@ -270,7 +270,7 @@ class TestCommand:
         assert refused.status == 2
         assert refused.err.count("\n") == 1
         assert "the least that at most 0.3 of the frames pass is" in refused.err
-        assert f"lowest_threshold: {table.lowest_threshold:.4g}" in autogaze_says("info", checkpoint).out
+        assert f"lowest_threshold: {rounded_up(table.lowest_threshold):.4g}" in autogaze_says("info", checkpoint).out
 
     def test_out_is_a_complete_copy_and_the_checkpoint_stays_as_it_was(
         self, checkpoint: Path, videos: Path, tmp_path: Path, autogaze_says: Command

@@ -26,7 +26,7 @@ from autogaze.grid import FrameLayout
 from autogaze.info import ModelInfo, describe
 from autogaze.loading import load_selector
 from autogaze.models.autogaze import AutoGaze
-from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration, Promise, weights_fingerprint
+from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration, Promise, rounded_up, weights_fingerprint
 from autogaze.models.autogaze.selector import AutoGazeSelector
 from autogaze.selectors.base import Budget
 from small_models import small_config
@@ -199,12 +199,23 @@ class TestTable:
         for asked in (0.02, 0.025, 0.03, 0.04, 0.06, 1.0):
             np.testing.assert_array_equal(predicted <= table.level(asked), corrected <= asked)
 
-    def test_a_default_out_of_range_becomes_the_promise_of_its_level(self) -> None:
+    def test_a_default_stays_where_it_is_and_is_called_what_it_is_worth(self) -> None:
         table = calibration(*self.TABLE)
-        assert table.default_threshold(0.025) == 0.025
-        assert table.default_threshold(0.015) == 0.02
-        assert table.default_threshold(0.001) == 0.02
-        assert table.default_threshold(0.7) == 0.06
+        asked = [0.02, 0.024, 0.7, 0.001]
+        assert [table.default_threshold(level) for level in asked] == [0.03, 0.03, 0.06, 0.02]
+        # Of two levels with one promise the laxer is used.
+        assert [table.level(table.default_threshold(level)) for level in asked] == [0.025, 0.025, 0.05, 0.01]
+
+    @pytest.mark.parametrize("threshold", [0.02096549, 0.02097, 1 / 3, 0.99999, 12345.6, 1e-7, 0.0, 7.0, 0.1])
+    def test_what_people_read_is_no_smaller_and_hardly_larger(self, threshold: float) -> None:
+        assert threshold <= rounded_up(threshold) <= threshold * 1.001
+        assert len(f"{rounded_up(threshold):.10e}".split("e")[0].rstrip("0")) <= 5
+        assert rounded_up(rounded_up(threshold)) == rounded_up(threshold)
+
+    def test_a_default_is_short_where_that_changes_nothing(self) -> None:
+        table = calibration((0.1, 1 / 3), (0.2, 0.33335), (0.3, 0.5))
+        assert table.default_threshold(0.2) == 0.3334
+        assert table.default_threshold(0.1) == 1 / 3  # 0.3334 would be the next level's
 
     @pytest.mark.parametrize(
         "pairs", [((0.02, 0.1), (0.01, 0.2)), ((0.01, 0.2), (0.02, 0.1)), ((0.01, 0.1), (0.01, 0.2)), ()]
@@ -333,10 +344,10 @@ class TestModel:
         with pytest.raises(BudgetError, match="the least that at most"):
             selector.open(layout, Budget(threshold=0.05))
 
-    def test_a_default_that_cannot_be_promised_is_replaced(self, folder: Path) -> None:
+    def test_a_default_is_called_what_it_is_worth(self, folder: Path) -> None:
         table = Calibration.load(folder)
         assert table is not None
-        # The published default, 0.7, is above both promises.
+        # The published default is 0.7.
         assert load_selector(str(folder)).default_budget == Budget(ratio=0.75, threshold=table.default_threshold(0.7))
         assert table.default_threshold(0.7) in (0.1, 0.2)
 

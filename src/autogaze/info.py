@@ -137,11 +137,13 @@ def _describe_model(model: str, *, device: str | None) -> ModelInfo:
 def _describe_calibration(calibration: Calibration | None) -> dict[str, Any] | None:
     if calibration is None:
         return None
+    from autogaze.models.autogaze.calibration import rounded_up  # it imports torch, as only networks need
+
     return {
         "alpha": calibration.alpha,
         "reconstructor": calibration.reconstructor,
-        "lowest_threshold": calibration.lowest_threshold,
-        "highest_threshold": calibration.highest_threshold,
+        "lowest_threshold": rounded_up(calibration.lowest_threshold),
+        "highest_threshold": rounded_up(calibration.highest_threshold),
         "ratio": calibration.ratio,
         "mode": calibration.mode,
         "clips": calibration.clips,

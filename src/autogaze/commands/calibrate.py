@@ -69,6 +69,7 @@ class CalibrateCommand(SourceOptions):
         """Calibrate; 2 if a video could not be used."""
         from autogaze import terminal
         from autogaze.evaluation.calibrate_checkpoint import calibrate_checkpoint
+        from autogaze.models.autogaze.calibration import rounded_up
         from autogaze.video import find_sources
 
         if self.tiles and self.resize:
@@ -109,7 +110,7 @@ class CalibrateCommand(SourceOptions):
             terminal.show(_table(calibration))
             terminal.say(
                 f"{calibration.clips} clips: at most {calibration.alpha:.3g} of the frames end above a threshold from "
-                f"{calibration.lowest_threshold:.4g} on ({calibration.reconstructor}) → {path}"
+                f"{rounded_up(calibration.lowest_threshold):g} on ({calibration.reconstructor}) → {path}"
             )
         for source, error in failed:
             if self.debug:
@@ -142,12 +143,14 @@ def _run_line(run: LevelRun, *, number: int, most: int) -> str:
 def _table(calibration: Calibration) -> Table:
     from rich.table import Table
 
+    from autogaze.models.autogaze.calibration import rounded_up
+
     table = Table(box=None, pad_edge=False)
     for title in ("threshold", "stops at a predicted", "kept", "mean loss", "frames above", "as it was"):
         table.add_column(title, justify="right")
     for promise in calibration.promises:
         table.add_row(
-            f"{promise.threshold:.4g}",
+            f"{rounded_up(promise.threshold):g}",
             f"{promise.level:.4g}",
             f"{promise.kept_share:.2%}",
             f"{promise.loss:.4g}",

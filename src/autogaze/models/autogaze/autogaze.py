@@ -234,7 +234,7 @@ class AutoGaze(nn.Module):
             ratio: most gazes a frame may get as a share of its patches, in (0, 1]; or one for each frame of a clip.
             threshold: reconstruction loss at which a frame ends. It is compared with the predicted loss, or, if the
                 model has a :attr:`calibration`, goes through it first: then at most its α of the frames end above the
-                threshold. With neither ratio nor threshold, the configuration decides.
+                threshold. With neither ratio nor threshold, the configuration decides, for bare predictions.
             temperature: draw gazes at this temperature; None: take the likeliest.
             generator: source of the draws, or one for each clip.
 
@@ -314,7 +314,7 @@ class AutoGaze(nn.Module):
         return budget
 
     def promised(self, budget: Budget) -> Budget:
-        """A budget that the configuration names, with a threshold that the :attr:`calibration` can promise."""
+        """A budget of the configuration, whose threshold is for bare predictions, as the :attr:`calibration` has it."""
         if self.calibration is None or budget.threshold is None:
             return budget
         return replace(budget, threshold=self.calibration.default_threshold(budget.threshold))

@@ -126,10 +126,11 @@ class Calibration:
         """
         place = bisect_right(self._thresholds, threshold) - 1
         if place < 0 or not math.isfinite(threshold):
+            least = rounded_up(self.lowest_threshold)
             raise BudgetError(
-                f"threshold {threshold:g} is less than this model can promise: the least that at most "
-                f"{self.alpha:.3g} of the frames pass is {self.lowest_threshold:.4g} ({self.reconstructor}); give a "
-                "threshold from there on, or a ratio, or set model.calibration = None to stop by the bare predictions"
+                f"threshold {threshold:g} is less than this model can promise: the least that at most {self.alpha:.3g} "
+                f"of the frames pass is {least:g} ({self.reconstructor}); give a threshold from there on, or a ratio, "
+                "or set model.calibration = None to stop by the bare predictions"
             )
         return self.promises[place].level
 
@@ -145,12 +146,15 @@ class Calibration:
         return np.where(np.isnan(predicted), np.nan, corrected)
 
     def default_threshold(self, configured: float) -> float:
-        """The threshold of a call that names none: the configuration's where it can be promised, or else the promise
-        of the level that is nearest to stopping by the prediction at it, as the units may differ.
+        """The threshold of a call that names none, for a configuration's level: what that level, or the nearest below
+        it that was tried, promises.
+
+        A configuration's threshold was chosen for the bare predictions, and may be in another unit. So the default
+        goes on costing what it did, and is called by what it is worth.
         """
-        if self.lowest_threshold <= configured <= self.highest_threshold:
-            return configured
-        return self.promises[max(0, bisect_right(self._levels, configured) - 1)].threshold
+        exact = self.promises[max(0, bisect_right(self._levels, configured) - 1)].threshold
+        short = rounded_up(exact)
+        return short if self.level(short) == self.level(exact) else exact
 
     @cached_property
     def _thresholds(self) -> list[float]:
@@ -228,6 +232,15 @@ class Calibration:
             raise CheckpointError(
                 f'{CALIBRATION_NAME} was fitted with positions "{self.positions}", not "{positions}"; {advice}'
             )
+
+
+def rounded_up(threshold: float) -> float:
+    """The smallest number of four significant digits that is no smaller: a promise as people read and type it."""
+    if threshold == 0:
+        return 0.0
+    digits = 3 - math.floor(math.log10(abs(threshold)))
+    near = round(threshold, digits)
+    return near if near >= threshold else round(near + 10.0**-digits, digits)
 
 
 def _promise(data: Mapping[str, Any]) -> Promise:

@@ -45,8 +45,7 @@ class AutoGazeSelector:
             model: the model; results come from the device it is on.
             name: how it is called in results.
             budget: used when the caller names no limit; None: what the checkpoint's configuration says if it names a
-                threshold, or else the published operating point. With a calibration its threshold is the nearest that
-                can be promised.
+                threshold, or else the published operating point; with a calibration, what that threshold is worth.
             tile_batch: most tiles decoded at once, which bounds memory (about 50 MB a tile in fp32 at most);
                 None: 8 on a CPU, 64 elsewhere.
 
