@@ -107,6 +107,7 @@ class TestCsv:
         heading, line = (tmp_path / "f.csv").read_text().splitlines()
         assert heading.startswith("clip_name,clip_start,setting,frame_idx,reconstruction_loss,non_padded_gazes,")
         assert line == "x,1,x,1,0.5,1,0.5,0.5,inf,0.30000000000000004,x,x,"
+        assert b"\r" not in (tmp_path / "f.csv").read_bytes()
         write_rows(tmp_path / "c.csv", [clip_row(non_padded_gazes_by_frame=(12, 0, 3))], kind=ClipRow)
         heading, line = (tmp_path / "c.csv").read_text().splitlines()
         assert heading.startswith(
