@@ -147,6 +147,28 @@ def machine(data: dict[str, Any]) -> str:
     return f"{where['threads']} threads of {where['processor']} (torch {data['versions']['torch']})"
 
 
+def evaluation(data: dict[str, Any]) -> str:
+    """Patches that each selector keeps at equal PSNR, losing rows included."""
+    (reconstructor, levels), *_ = data["equal_psnr"].items()
+    heads = [f"{level['psnr_db']:g} dB" for level in levels]
+    lines = [f"| patches kept at a PSNR of | {' | '.join(heads)} |", "|:--|" + "--:|" * len(levels)]
+    for number, cost in enumerate(levels[0]["costs"]):
+        cells = []
+        for level in levels:
+            here = level["costs"][number]
+            times = "" if here["times"] is None or here["times"] == 1 else f" ({here['times']:.1f}×)"
+            cells.append("–" if here["kept"] is None else f"{here['kept']:.1%}{times}")
+        lines.append(f"| `{cost['selector']}` | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Of {data['clips']} validation clips of 16 frames, rebuilt by the {reconstructor}, each selector at its "
+            "best settings; – where it never gets there. From `autogaze evaluate`, whose report has the curves.",
+        ]
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "replenish": ("replenish_table.json", replenish),
     "gaze-speed": ("gaze_speed.json", gaze_speed),
@@ -154,6 +176,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "bundled": ("selectors_on_val.json", bundled),
     "equal-loss": ("selectors_on_val.json", equal_loss),
     "limits": ("selectors_on_val.json", limits),
+    "evaluation": ("evaluation_on_val.json", evaluation),
 }
 
 
