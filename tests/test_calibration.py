@@ -26,40 +26,11 @@ from autogaze.grid import FrameLayout
 from autogaze.info import ModelInfo, describe
 from autogaze.loading import load_selector
 from autogaze.models.autogaze import AutoGaze
-from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration, Promise, rounded_up, weights_fingerprint
+from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration, rounded_up, weights_fingerprint
 from autogaze.models.autogaze.selector import AutoGazeSelector
 from autogaze.selectors.base import Budget
+from calibration_samples import calibration
 from small_models import small_config
-
-
-def promise(level: float, threshold: float) -> Promise:
-    return Promise(
-        threshold=threshold,
-        level=level,
-        kept_share=0.1,
-        predicted=level * 0.9,
-        loss=threshold * 0.7,
-        above_level=0.5,
-        above_threshold=0.08,
-    )
-
-
-def calibration(*pairs: tuple[float, float], weights: str = "sha256:0", positions: str = "true") -> Calibration:
-    return Calibration(
-        alpha=0.1,
-        reconstructor="canvas",
-        loss_unit="mean absolute error",
-        weights=weights,
-        positions=positions,
-        ratio=0.75,
-        mode="resize",
-        clips=20,
-        frames=320,
-        clips_sha256="0" * 64,
-        seed=0,
-        promises=tuple(promise(level, threshold) for level, threshold in pairs),
-        versions={"autogaze": "0"},
-    )
 
 
 class TestRiskControl:
@@ -185,7 +156,7 @@ class TestTable:
         for asked in np.linspace(0.02, 0.1, 200).tolist():
             assert any(p.level == table.level(asked) and p.threshold <= asked for p in table.promises)
 
-    @pytest.mark.parametrize("threshold", [0.0199, 0.0, -1.0, float("nan"), float("inf")])
+    @pytest.mark.parametrize("threshold", [0.0199, 0.0, -1.0])
     def test_below_the_table_nothing_is_promised(self, threshold: float) -> None:
         with pytest.raises(BudgetError, match=r"the least that at most 0.1 of the frames pass is 0.02 \(canvas\)"):
             calibration(*self.TABLE).level(threshold)

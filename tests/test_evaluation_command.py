@@ -14,7 +14,11 @@ from autogaze.cli import main
 from autogaze.evaluation.journal import JOURNAL
 from autogaze.evaluation.rows import ClipRow
 from autogaze.evaluation.tables import CLIPS_CSV, FRAMES_CSV, SUMMARY_CSV, read_rows
+from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze.calibration import weights_fingerprint
+from calibration_samples import calibration
 from make_video import moving_frames, noisy_frames, write_video
+from small_models import small_config
 
 TABLES = (CLIPS_CSV, FRAMES_CSV, SUMMARY_CSV)
 QUICK = ("--clip-len", "2", "--viz-clips", "0", "--no-plots", "--no-timings")
@@ -48,7 +52,12 @@ class TestEvaluate:
             *(capsys, folder, "--out", tmp_path, *QUICK, "--selectors", "replenish, uniform", "--ratios", "0.02,.01"),
             *("--thresholds", "0.1", "--clip-ratios", "0.03", "--max-clips", 1, "--stride", 2, "--seed", 3),
         )
-        assert (said.status, said.err) == (0, "")
+        assert said.status == 0
+        assert said.err == (
+            "autogaze: warning: uniform was not measured at task_0.10, ratio_0.02_task_0.10, ratio_0.01_task_0.10: "
+            "uniform cannot stop at threshold=0.1: it does not reconstruct frames; "
+            "give it a ratio, or use the selector replenish\n"
+        )
         assert said.out == f"2 clips of 2 videos, 2 selectors, 18 measurements → {tmp_path}/summary.txt\n"
         rows = read_rows(tmp_path / CLIPS_CSV, ClipRow)
         assert [row.setting for row in rows if row.selector == "replenish"][:6] == [
@@ -128,6 +137,30 @@ class TestEvaluate:
         assert message in said.err
         assert said.err.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+    def test_a_setting_that_was_named_and_left_out_is_a_line(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model = AutoGaze(small_config()).eval()
+        model.calibration = calibration((0.4, 0.6), weights=weights_fingerprint(model))
+        model.save_pretrained(tmp_path / "small")
+        words = (folder / "b.mp4", *QUICK, "--selectors", tmp_path / "small")
+        said = says(capsys, *words, "--out", tmp_path / "out", "--ratios", "0.1,0.2", "--thresholds", "0.5,0.7")
+        assert said.status == 0
+        (line,) = said.err.splitlines()
+        assert line.startswith(
+            "autogaze: warning: small was not measured at task_0.50, ratio_0.10_task_0.50, ratio_0.20_task_0.50: "
+            "threshold 0.5 is less than this model can promise: "
+        )
+        told = json.loads((tmp_path / "out" / "metadata.json").read_text())
+        assert [one["setting"] for one in told["skipped"]] == [
+            *("task_0.50", "ratio_0.10_task_0.50", "ratio_0.20_task_0.50")
+        ]
+        assert {row.setting for row in read_rows(tmp_path / "out" / CLIPS_CSV, ClipRow)} == {
+            *("ratio_0.10", "ratio_0.20", "task_0.70", "ratio_0.10_task_0.70", "ratio_0.20_task_0.70")
+        }
+        said = says(capsys, *words, "--out", tmp_path / "default")  # knows no share of a clip, which is no news
+        assert (said.status, said.err) == (0, "")
 
     def test_another_request_is_one_line(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ from autogaze.models.autogaze.selector import AutoGazeSelector
 from autogaze.selectors import make_selector
 from autogaze.selectors.base import Budget
 from autogaze.selectors.replenish import Replenish
+from calibration_samples import calibration
 from small_models import small_config
 
 CLIP_RATIOS = ["clip_0.01", "clip_0.02", "clip_0.03", "clip_0.05", "clip_0.10", "clip_0.25"]
@@ -100,6 +101,15 @@ class TestPlayable:
         point = OperatingPoint(name="never", budget=Budget(threshold=-0.5))
         with pytest.raises(BudgetError, match=r"no frame reaches a threshold of -0\.5"):
             playable(Replenish(), [point])
+
+    def test_a_threshold_below_what_a_calibration_promises_is_left_out(self) -> None:
+        selector = gaze_model()
+        selector.model.calibration = calibration((0.1, 0.6), (0.2, 0.8))  # nothing harmless is promised either
+        fit, refused = playable(selector, settings_of(ratios=[0.1], thresholds=[0.5, 0.7]))
+        assert [point.name for point in fit] == ["ratio_0.10", "task_0.70", "ratio_0.10_task_0.70"]
+        assert [one.setting for one in refused] == ["task_0.50", "ratio_0.10_task_0.50"]
+        assert "0.5 is less than this model can promise: the least" in refused[0].reason
+        assert "is 0.6 (canvas)" in refused[0].reason
 
     def test_names_differ(self) -> None:
         points = [OperatingPoint(name="same", budget=Budget(ratio=ratio)) for ratio in (0.1, 0.2)]

@@ -21,3 +21,7 @@ class CheckpointError(AutoGazeError):
 
 class BudgetError(AutoGazeError, ValueError):
     """A ratio, threshold or other limit is not legal, or not one this selector can keep."""
+
+
+class PromiseError(BudgetError):
+    """A threshold is legal, and less than the calibration of this gaze model can promise."""

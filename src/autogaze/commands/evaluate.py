@@ -136,7 +136,7 @@ class EvaluateCommand:
         """The settings that were asked for; None: each selector's own."""
         from autogaze.evaluation.settings import settings_of
 
-        if self.ratios is None and self.thresholds is None and self.clip_ratios is None:
+        if not self._names_settings():
             return None
         return settings_of(
             ratios=_numbers("--ratios", self.ratios),
@@ -156,12 +156,8 @@ class EvaluateCommand:
     def _report(self, evaluation: Evaluation, *, num_videos: int) -> int:
         from autogaze import terminal
 
-        measured = {row.selector for row in evaluation.clips}
-        for skipped in evaluation.skipped:
-            # The default settings are for all: that one selector does not know one of them is no news.
-            if skipped.setting is None or (skipped.selector not in measured and evaluation.clips):
-                what = " under ".join(name for name in (skipped.selector, skipped.reconstructor) if name is not None)
-                terminal.complain(f"warning: {what} was not measured: {skipped.reason}")
+        for line in self._left_out(evaluation):
+            terminal.complain(f"warning: {line}")
         for video in evaluation.videos:
             for note in video.notes:
                 terminal.complain(f"warning: {about(video.video, note)}")
@@ -174,6 +170,24 @@ class EvaluateCommand:
         if evaluation.failures and num_videos > 1:
             terminal.complain(f"{len(evaluation.failures)} of {num_videos} videos failed; the others are done")
         return EXIT_FAILED if evaluation.failures else 0
+
+    def _left_out(self, evaluation: Evaluation) -> list[str]:
+        """What was asked for and could not be measured, in a line for each reason."""
+        measured = {row.selector for row in evaluation.clips}
+        lines: dict[tuple[str, str], list[str]] = {}
+        for one in evaluation.skipped:
+            # The default settings are for all: that one selector does not know one of them is no news.
+            is_news = one.setting is None or self._names_settings() or (one.selector not in measured and measured)
+            if is_news:
+                what = " under ".join(name for name in (one.selector, one.reconstructor) if name is not None)
+                lines.setdefault((what, one.reason), []).extend([one.setting] if one.setting is not None else [])
+        return [
+            f"{what} was not measured{' at ' if settings else ''}{', '.join(settings)}: {reason}"
+            for (what, reason), settings in lines.items()
+        ]
+
+    def _names_settings(self) -> bool:
+        return any(words is not None for words in (self.ratios, self.thresholds, self.clip_ratios))
 
 
 @contextlib.contextmanager

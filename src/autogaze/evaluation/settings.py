@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autogaze.errors import BudgetError
+from autogaze.errors import BudgetError, PromiseError
 from autogaze.grid import FrameLayout
 from autogaze.selectors.base import Budget, Selector
 
@@ -113,7 +113,7 @@ def settings_of(
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A setting that a selector has no means to keep."""
+    """A setting that a selector cannot keep."""
 
     setting: str
     """Name of the setting."""
@@ -124,10 +124,11 @@ class Refusal:
 def playable(
     selector: Selector, settings: Sequence[OperatingPoint]
 ) -> tuple[tuple[OperatingPoint, ...], tuple[Refusal, ...]]:
-    """The settings that a selector can be measured at, and those it has no means to keep.
+    """The settings that a selector can be measured at, and those it cannot keep.
 
-    A gaze model knows no budget per clip, and most selectors know no threshold: such a setting is left out. But a
-    number that a selector would take if only it were another one is the caller's mistake.
+    A gaze model knows no budget per clip, most selectors know no threshold, and a calibrated one promises none below
+    its own least: such a setting is left out. But any other number that a selector would take if only it were another
+    one is the caller's mistake.
 
     Raises:
         BudgetError: a number is out of the selector's range.
@@ -142,7 +143,7 @@ def playable(
         error = _refusal(selector, point.budget)
         if error is None:
             fit.append(point)
-        elif _refusal(selector, _harmless(point.budget)) is None:
+        elif not isinstance(error, PromiseError) and _refusal(selector, _harmless(point.budget)) is None:
             raise error
         else:
             refused.append(Refusal(setting=point.name, reason=str(error)))

@@ -27,7 +27,7 @@ from torch import nn
 
 from autogaze.archive import atomic_path
 from autogaze.configuration import read_json_object
-from autogaze.errors import BudgetError, CheckpointError
+from autogaze.errors import BudgetError, CheckpointError, PromiseError
 
 CALIBRATION_NAME = "calibration.json"
 """Its name beside ``config.json`` and ``model.safetensors``."""
@@ -122,15 +122,18 @@ class Calibration:
         of the next is reached. Above :attr:`highest_threshold` that is the loosest level.
 
         Raises:
-            BudgetError: the threshold is below :attr:`lowest_threshold`, or not finite.
+            BudgetError: the threshold is not finite.
+            PromiseError: the threshold is below :attr:`lowest_threshold`.
         """
+        if not math.isfinite(threshold):
+            raise BudgetError(f"threshold must be a finite number, got {threshold}")
         place = bisect_right(self._thresholds, threshold) - 1
-        if place < 0 or not math.isfinite(threshold):
+        if place < 0:
             least = rounded_up(self.lowest_threshold)
-            raise BudgetError(
+            raise PromiseError(
                 f"threshold {threshold:g} is less than this model can promise: the least that at most {self.alpha:.3g} "
-                f"of the frames pass is {least:g} ({self.reconstructor}); give a threshold from there on, or a ratio, "
-                "or set model.calibration = None to stop by the bare predictions"
+                f"of the frames pass is {least:g} ({self.reconstructor}); give a threshold from there on, or a ratio; "
+                f"a copy of the checkpoint without {CALIBRATION_NAME} stops by the bare predictions"
             )
         return self.promises[place].level
 
