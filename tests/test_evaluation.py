@@ -30,6 +30,7 @@ from autogaze.reconstructors.base import Reconstruction
 from autogaze.results import OutputError
 from autogaze.selectors import make_selector
 from autogaze.selectors.replenish import Replenish
+from calibration_samples import calibration
 from make_video import moving_frames, noisy_frames, write_video
 from small_models import small_config
 
@@ -497,7 +498,12 @@ class TestSelectors:
         assert [(one.setting, "not per clip" in one.reason) for one in found.skipped] == [("clip_0.10", True)]
         told = json.loads((tmp_path / "metadata.json").read_text())["selectors"][0]
         assert len(told["weights_sha256"]) == 64
+        assert told["configuration"] == {"config": json.loads(json.dumps(model.config.to_dict()))}
         run(videos[1:], tmp_path, **options)
+        model.calibration = calibration((0.4, 0.6))
+        with pytest.raises(OutputError, match="differs from this one in: selectors"):
+            run(videos[1:], tmp_path, **options)
+        model.calibration = None
         with torch.no_grad():
             next(model.parameters()).add_(1)
         with pytest.raises(OutputError, match="differs from this one in: selectors"):

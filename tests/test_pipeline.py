@@ -19,6 +19,8 @@ from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
 from autogaze.loading import load_selector
+from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze.calibration import weights_fingerprint
 from autogaze.pipeline import GazeStream, Progress, iter_gaze, make_recipe
 from autogaze.sampling import Sampling
 from autogaze.selectors import make_selector
@@ -26,6 +28,8 @@ from autogaze.selectors.base import Budget
 from autogaze.summary import Summary, SummaryFileError
 from autogaze.video_writer import VideoWriter
 from autogaze.visualize import ContactSheet
+from calibration_samples import calibration
+from small_models import small_config
 
 ENDINGS = [".gaze", ".json", ".overlay.mp4", ".sheet.png"]
 
@@ -286,6 +290,22 @@ class TestSkipping:
     def test_other_settings_do_it_again(self, done: Path, other: dict[str, object]) -> None:
         assert self.again(done, **other)
         assert not self.again(done, **other)
+
+    @pytest.mark.parametrize("named", ["", "model.safetensors"])
+    def test_a_calibration_or_a_configuration_that_changed_does_it_again(self, done: Path, named: str) -> None:
+        model = AutoGaze(small_config()).eval()
+        model.save_pretrained(done / "small")
+        options = {"model": done / "small" / named, "threshold": 0.7}
+        assert self.again(done, **options)
+        assert not self.again(done, **options)
+        fitted = calibration((0.4, 0.6), weights=weights_fingerprint(model))
+        fitted.save(done / "small")
+        assert self.again(done, **options)
+        assert not self.again(done, **options)
+        config = done / "small/config.json"
+        config.write_text(config.read_text() + "\n")
+        assert self.again(done, **options)
+        assert not self.again(done, **options)
 
     @pytest.mark.parametrize("ending", [ending for ending in ENDINGS if ending != ".json"])
     def test_a_file_that_is_gone_does_it_again(self, done: Path, ending: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from autogaze.errors import AutoGazeError, CheckpointError
 from autogaze.selectors import SELECTORS, make_selector
 from autogaze.selectors.base import Selector
+from autogaze.summary import fingerprint
 
 if TYPE_CHECKING:
     from autogaze.models.autogaze import AutoGaze
@@ -95,6 +96,17 @@ def checkpoint_path(model: str) -> Path | None:
         return path if model and path.exists() else None
     except (OSError, ValueError, RuntimeError):  # too long, a null character, an unknown ~user
         return None
+
+
+def checkpoint_fingerprint(path: Path) -> str | None:
+    """What tells a checkpoint from what lay there before: weights, and the configuration and calibration beside them.
+
+    None if it is gone.
+    """
+    from autogaze.models.autogaze.calibration import CALIBRATION_NAME
+    from autogaze.models.autogaze.checkpoint import CONFIG_NAME
+
+    return fingerprint(path, beside=(CONFIG_NAME, CALIBRATION_NAME))
 
 
 def _nearest(model: str) -> str:

@@ -17,11 +17,11 @@ from autogaze.errors import VideoError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
-from autogaze.loading import DEFAULT_MODEL, Model, checkpoint_path, load_selector
+from autogaze.loading import DEFAULT_MODEL, Model, checkpoint_fingerprint, checkpoint_path, load_selector
 from autogaze.sampling import Sampling
 from autogaze.selectors.base import Budget, Selector, as_limit
 from autogaze.streaming import GazeSession
-from autogaze.summary import Settings, fingerprint
+from autogaze.summary import Settings
 from autogaze.video import VideoReader, VideoSource, open_video
 
 Mode: TypeAlias = Literal["tiles", "resize"]
@@ -333,4 +333,4 @@ def _identity(model: Model, selector: Selector) -> tuple[str, str | None]:
         return selector.name, f"an object, {secrets.token_hex(8)}"
     name = os.fspath(model)
     checkpoint = checkpoint_path(name)
-    return name, None if checkpoint is None else fingerprint(checkpoint)
+    return name, None if checkpoint is None else checkpoint_fingerprint(checkpoint)

@@ -16,7 +16,7 @@ from autogaze.errors import GazeFileError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
-from autogaze.loading import check_device
+from autogaze.loading import check_device, checkpoint_fingerprint
 from autogaze.names import result_name, result_names
 from autogaze.picture_error import PictureError
 from autogaze.pipeline import GazeStream, OnProgress, Options, Recipe, make_recipe
@@ -149,7 +149,7 @@ class _Plan:
         loaded = load_reconstructor(reconstructor, device=device)
         if isinstance(reconstructor, (str, os.PathLike)):
             name, path = os.fspath(reconstructor), reconstructor_path(os.fspath(reconstructor))
-            identity = None if path is None else fingerprint(path)
+            identity = None if path is None else checkpoint_fingerprint(path)
         else:
             # Nothing tells two objects of one name apart, so a result of one never counts as a result of another.
             name, identity = loaded.name, f"an object, {secrets.token_hex(8)}"

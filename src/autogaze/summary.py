@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -297,15 +298,16 @@ def _has_format(summary: Path, written: str) -> bool:
         return False
 
 
-def fingerprint(path: str | os.PathLike[str]) -> str | None:
+def fingerprint(path: str | os.PathLike[str], *, beside: Sequence[str] = ()) -> str | None:
     """Size and time of change of a file, or of all files of a folder together; None if there is no such path.
 
-    Results in the folder do not count: writing them does not change a source.
+    Files of the names ``beside`` count as parts of a file that they lie next to. Results in a folder do not count:
+    writing them does not change a source.
     """
     path = Path(path)
     try:
         files = (
-            [path]
+            [path, *(other for name in beside if (other := path.with_name(name)).is_file())]
             if path.is_file()
             else sorted(entry for entry in path.iterdir() if entry.is_file() and not is_result(entry))
         )

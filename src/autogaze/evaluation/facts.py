@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 
 from autogaze.extras import require
 from autogaze.grid import PatchGrid
-from autogaze.summary import fingerprint, versions
+from autogaze.loading import checkpoint_fingerprint
+from autogaze.summary import versions
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -50,7 +52,7 @@ def _processor() -> str:
 
 
 def identity(thing: object, *, name: str, asked: object) -> dict[str, Any]:
-    """What tells a selector or a reconstructor from every other: its class, options and weights.
+    """What tells a selector or a reconstructor from every other: class, options, weights and what steers them.
 
     Args:
         thing: the object.
@@ -63,6 +65,7 @@ def identity(thing: object, *, name: str, asked: object) -> dict[str, Any]:
         "kind": f"{type(thing).__module__}.{type(thing).__qualname__}",
         "options": _options(thing),
         "weights_sha256": weights_sha256(thing),
+        "configuration": configuration(thing),
     }
 
 
@@ -70,14 +73,12 @@ def checkpoint_facts(path: Path | None) -> dict[str, str] | None:
     """Where a checkpoint lies and what it was when it was read; None for what has no file."""
     if path is None:
         return None
-    return {"path": str(path), "fingerprint": fingerprint(path) or "gone"}
+    return {"path": str(path), "fingerprint": checkpoint_fingerprint(path) or "gone"}
 
 
 def weights_sha256(thing: object) -> str | None:
     """SHA-256 over names, types, shapes and values of all weights that an object holds; None if it holds none."""
-    modules = {name: value for name, value in _attributes(thing).items() if isinstance(value, torch.nn.Module)}
-    if isinstance(thing, torch.nn.Module):
-        modules = {"": thing}
+    modules = _modules(thing)
     if not modules:
         return None
     digest = hashlib.sha256()
@@ -89,6 +90,23 @@ def weights_sha256(thing: object) -> str | None:
             digest.update(f"{attribute.lstrip('_')}.{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
             digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def configuration(thing: object) -> dict[str, Any] | None:
+    """The configuration and the calibration of the network that an object holds, as plain values; None without one."""
+    told: dict[str, Any] = {}
+    for _, module in sorted(_modules(thing).items()):
+        config, calibration = getattr(module, "config", None), getattr(module, "calibration", None)
+        told |= {"config": config.to_dict()} if config is not None else {}
+        told |= {"calibration": calibration.to_json()} if calibration is not None else {}
+    plain: dict[str, Any] | None = json.loads(json.dumps(told, default=str)) or None
+    return plain
+
+
+def _modules(thing: object) -> dict[str, torch.nn.Module]:
+    if isinstance(thing, torch.nn.Module):
+        return {"": thing}
+    return {name: value for name, value in _attributes(thing).items() if isinstance(value, torch.nn.Module)}
 
 
 def _attributes(thing: object) -> dict[str, Any]:
