@@ -25,7 +25,6 @@ from autogaze.evaluation.behaviour_files import (
     save_behaviour,
     summary_line,
     to_json,
-    write_rows,
 )
 from autogaze.evaluation.behaviour_plots import PLOTS, save_plot
 from autogaze.evaluation.clips import Cutting
@@ -206,10 +205,6 @@ class TestFiles:
         ):
             with pytest.raises(ImportError, match=r"cv2 is not installed; run: pip install 'autogaze\[evaluate\]'"):
                 work()
-
-    def test_a_table_without_rows_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"x\.csv needs at least one row"):
-            write_rows(tmp_path / "x.csv", [])
 
     def test_a_line_for_those_who_read_no_files(self, behaviour: Behaviour) -> None:
         line = summary_line(behaviour.selectors[0])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from autogaze.evaluation.behaviour_measures import DETAIL_EDGES, FLOW_EDGES_PX
 from autogaze.evaluation.behaviour_plots import PLOTS, save_plot
 from autogaze.evaluation.behaviour_rows import DetailRow, FlowRow, FrameShareRow, ScaleShareRow, SelectorBehaviour
 from autogaze.evaluation.intervals import CONFIDENCE
+from autogaze.evaluation.tables import write_rows
 from autogaze.extras import require
 from autogaze.results import OutputError, check_out
 from autogaze.summary import versions
@@ -75,28 +75,14 @@ def save_behaviour(behaviour: Behaviour, out: str | os.PathLike[str]) -> tuple[P
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     (folder / RESULT).unlink(missing_ok=True)  # comes last, so that it never speaks of files of another run
     for name, kind in TABLES.items():
-        write_rows(folder / name, [row for found in behaviour.selectors for row in _rows(found, kind)])
+        rows = [row for found in behaviour.selectors for row in _rows(found, kind)]
+        write_rows(folder / name, rows, kind=kind)
     for name in PLOTS:
         save_plot(name, behaviour.selectors, folder / "plots" / f"{name}.png")
     with atomic_path(folder / RESULT) as temporary:
         text = json.dumps(to_json(behaviour), indent=1, ensure_ascii=False) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return tuple(folder / name for name in (*TABLES, *PICTURES, RESULT))
-
-
-def write_rows(path: Path, rows: Sequence[DataclassInstance]) -> None:
-    """Write dataclasses of one kind as CSV, a column for each field; None is an empty cell, numbers come back exactly.
-
-    Raises:
-        ValueError: there are no rows.
-        OSError: the file cannot be written.
-    """
-    if not rows:
-        raise ValueError(f"{path.name} needs at least one row, got none")
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow([field.name for field in fields(rows[0])])
-        table.writerows(map(astuple, rows))
 
 
 def to_json(behaviour: Behaviour) -> dict[str, Any]:

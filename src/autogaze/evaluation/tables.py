@@ -12,13 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, TextIO, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_args, get_origin, get_type_hints
 
 from autogaze.archive import atomic_path
 from autogaze.errors import AutoGazeError
-from autogaze.evaluation.rows import ClipRow, FrameRow, SummaryRow
+from autogaze.evaluation.rows import ClipRow, SummaryRow
 
-RowT = TypeVar("RowT", FrameRow, ClipRow, SummaryRow)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+RowT = TypeVar("RowT", bound="DataclassInstance")
 
 CLIPS_CSV, FRAMES_CSV, SUMMARY_CSV = "metrics_by_clip_setting.csv", "metrics_by_frame.csv", "summary_by_setting.csv"
 
@@ -28,9 +31,9 @@ class TableError(AutoGazeError):
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[RowT], *, kind: type[RowT]) -> None:
-    """Write rows as CSV with a heading; the file appears whole or not at all, and equal rows give equal bytes.
+    """Write dataclasses of one kind as CSV with a heading; the file appears whole or not at all.
 
-    Numbers are as short as they can be without loss, infinity is ``inf``, None an empty cell, a tuple a JSON list.
+    Equal rows give equal bytes. Numbers are as short as they can be without loss, infinity is ``inf``, None an empty cell, a tuple a JSON list.
 
     Raises:
         OSError: the file cannot be written.
