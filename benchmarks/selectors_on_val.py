@@ -6,7 +6,7 @@ A clip is the first 16 frames of a video, every second one where it has at least
 Pillow's bilinear filter, and is looked at as one tile. Every gaze is pasted on a fresh canvas: kept = gazes /
 (16 · 265), loss = mean absolute error over the clip's frames (colours in 0…1), PSNR = mean over its frames (frames
 without any error count as 100 dB). Learned and training-free selectors run at several limits: "threshold" ends each
-frame at a loss (predicted by a model, exact for replenish), "ratio" gives every frame the same ceiling,
+frame at a loss (the bare prediction of a model, exact for replenish), "ratio" gives every frame the same ceiling,
 "counts of replenish" gives every frame as many patches as replenish took at a threshold.
 
 Equal loss: for each clip and target loss the share of patches is interpolated between a selector's limits (log kept
@@ -181,7 +181,7 @@ def main() -> None:
             for (label, limit), point in points.items():
                 curves.setdefault(label, {}).setdefault(limit, []).append(point)
         for folder in arguments.checkpoint:
-            model = AutoGaze.from_pretrained(folder, device=arguments.device)
+            model = AutoGaze.from_pretrained(folder, device=arguments.device, calibrated=False)
             curves |= with_weights(model, clips, folder.name, jobs)
     result = {
         "machine": {"processor": processor(), "cores": os.cpu_count(), "device": arguments.device},
