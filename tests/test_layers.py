@@ -33,19 +33,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # The class people load
     (
-        "models.autogaze.calibration",
+        *("models.autogaze.calibration", "models.autogaze.processing_autogaze"),
         *("models.autogaze.budgets", "models.autogaze.checkpoint", "models.autogaze.decoding"),
         *(
             "models.autogaze.lockstep",
             "models.autogaze.published",
-            "models.autogaze.processing_autogaze",
             "models.autogaze.autogaze",
         ),
         *("models.autogaze", "models.autogaze.selector"),
     ),
-    # The masked autoencoder; losses
+    # Losses
+    ("losses.pixel", "losses.frozen", "losses.features", "losses.weighted", "losses"),
+    # The masked autoencoder
     (
-        *("losses.pixel", "losses.frozen", "losses.features", "losses.weighted", "losses"),
         "tasks.video_mae_reconstruction.configuration_video_mae",
         "tasks.video_mae_reconstruction.block_causal",
         "tasks.video_mae_reconstruction.modeling_video_mae",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from autogaze.errors import CheckpointError
 from autogaze.losses import (
     HALF,
     IMAGENET,
@@ -212,6 +216,61 @@ def test_a_space_needs_three_numbers_of_each_and_spread() -> None:
     for mean, std in (((0.5,), (0.5, 0.5, 0.5)), ((0.5, 0.5, 0.5), (0.5, 0.0, 0.5))):
         with pytest.raises(ValueError, match="three numbers each, std above 0"):
             PixelSpace(mean=mean, std=std)
+
+
+@pytest.mark.parametrize("settings", [{"rescale_factor": 0}, {"image_mean": [math.nan, 0, 0]}, {"image_std": [1, 1]}])
+def test_settings_that_make_no_space_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"rescale_factor must be above 0|three numbers each"):
+        PixelSpace.from_settings(**settings)
+
+
+RAW = PixelSpace(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+SPREAD = {"image_mean": list(IMAGENET.mean), "image_std": list(IMAGENET.std)}
+
+
+@pytest.mark.parametrize(
+    ("stored", "of_video_model", "of_image_model"),
+    [
+        ({}, PUBLISHED, HALF),
+        ({"size": 224}, PUBLISHED, HALF),
+        (SPREAD, PUBLISHED, IMAGENET),
+        ({**SPREAD, "feature_extractor_type": "ViTFeatureExtractor"}, IMAGENET, IMAGENET),
+        ({**SPREAD, "image_processor_type": "ViTImageProcessor"}, IMAGENET, IMAGENET),
+        ({**SPREAD, "image_processor_type": "VivitImageProcessor"}, PUBLISHED, PUBLISHED),
+        (AutoGazeImageProcessor().to_dict(), PUBLISHED, PUBLISHED),
+        ({**SPREAD, "rescale_factor": 1 / 255, "offset": False}, IMAGENET, IMAGENET),
+        ({**SPREAD, "do_normalize": False, "rescale_factor": 1 / 255, "offset": False}, UNIT, UNIT),
+        ({**SPREAD, "do_rescale": False, "do_normalize": False}, RAW, RAW),
+    ],
+)
+def test_a_checkpoint_says_its_space(
+    tmp_path: Path, stored: dict[str, Any], of_video_model: PixelSpace, of_image_model: PixelSpace
+) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    assert PixelSpace.from_file(path, default=PUBLISHED) == PUBLISHED
+    path.write_text(json.dumps(stored))
+    assert PixelSpace.from_file(path, default=PUBLISHED) == of_video_model
+    assert PixelSpace.from_file(path, default=HALF) == of_image_model
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", *(json.dumps(SPREAD | wrong) for wrong in ({"image_mean": 1}, {"rescale_factor": "x"}))]
+)
+def test_a_checkpoint_with_illegal_settings_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json") as caught:
+        PixelSpace.from_file(path, default=PUBLISHED)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("space", [UNIT, HALF, IMAGENET, PUBLISHED, PixelSpace(mean=(0, 0, 0), std=(1, 2, 3))])
+def test_a_processor_makes_its_space_and_keeps_it_on_disk(tmp_path: Path, space: PixelSpace) -> None:
+    processor = space.processor(side_px=32)
+    assert processor.size == {"height": 32, "width": 32}
+    assert PixelSpace.of_processor(processor) == space
+    processor.save_pretrained(tmp_path)
+    assert PixelSpace.from_file(tmp_path / "preprocessor_config.json", default=HALF) == space
 
 
 def test_a_loss_of_colours_sees_colours() -> None:

@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor
 
 from autogaze.gaze import Gaze
-from autogaze.losses import HALF, PUBLISHED, FrozenVisionModel
+from autogaze.losses import HALF, IMAGENET, PUBLISHED, FrozenVisionModel, PixelSpace
 from autogaze.packing import pack
 from autogaze.tasks.base import load_task, task_names
 from autogaze.tasks.judged import task_batch
@@ -55,6 +55,16 @@ def test_targets_are_what_the_vision_model_says_of_whole_frames(siglip: Path) ->
     normalised = small_task(siglip)(inputs(), random_gazes(), [3, 1]).outputs.target
     assert normalised.mean(-1).abs().max() < 1e-5
     torch.testing.assert_close(normalised.var(-1, unbiased=False), torch.ones(2, 2, 16), atol=1e-3, rtol=0)
+
+
+def test_pixels_are_those_of_the_network(siglip: Path) -> None:
+    network = small_video_mae()
+    network.space = IMAGENET
+    task = SigLIPVideoFeatureReconstruction(network, siglip)
+    assert PixelSpace.of_processor(task.transform) == IMAGENET
+    video = PUBLISHED.convert(smooth_video(), to=IMAGENET)
+    torch.testing.assert_close(task.features(video), small_task(siglip).features(smooth_video()), atol=1e-4, rtol=1e-4)
+    assert small_task(siglip, transform=HALF.processor(side_px=SIDE_PX)).network.space == HALF
 
 
 @pytest.mark.parametrize("distance", ["mse", "cosine"])

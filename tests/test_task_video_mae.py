@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autogaze.errors import CheckpointError
 from autogaze.gaze import Gaze
-from autogaze.losses import IMAGENET, PUBLISHED, PixelSpace, l1, make_loss
+from autogaze.losses import HALF, IMAGENET, PUBLISHED, UNIT, PixelSpace, l1, make_loss
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.packing import pack
 from autogaze.tasks.base import load_task
@@ -374,13 +374,37 @@ def test_an_autoencoder_has_its_configuration() -> None:
 
 def test_another_transform_is_another_space_of_the_published_loss(tmp_path: Path) -> None:
     transform = AutoGazeImageProcessor(size=(SIDE_PX, SIDE_PX), rescale_factor=1 / 255, offset=False)
-    assert PixelSpace.of_processor(transform).mean == pytest.approx(IMAGENET.mean)
+    assert PixelSpace.of_processor(transform) == IMAGENET
     models = {"siglip2": save_siglip(tmp_path / "s")}
     config = {"loss_type": "siglip2", "siglip2_loss_config": {"model": models["siglip2"]}}
     task = VideoMAEReconstruction(save_vit_mae(tmp_path / "m"), config, "16+32", transform=transform)
     outputs = task(inputs(), random_gazes()).outputs
     expected = make_loss("siglip2", models=models, space=PixelSpace.of_processor(transform))
     torch.testing.assert_close(outputs.loss_each_frame, expected(outputs.reconstruction, smooth_video()))
+
+
+def test_the_transform_is_that_of_the_autoencoder(tmp_path: Path) -> None:
+    mae = small_video_mae()
+    assert PixelSpace.of_processor(VideoMAEReconstruction(mae).transform) == PUBLISHED
+    mae.space = IMAGENET
+    assert PixelSpace.of_processor(VideoMAEReconstruction(mae).transform) == IMAGENET
+    transform = HALF.processor(side_px=SIDE_PX)
+    task = VideoMAEReconstruction(mae, transform=transform)
+    assert task.transform is transform and mae.space == HALF
+    mae.save_pretrained(tmp_path)
+    assert PixelSpace.of_processor(VideoMAEReconstruction.from_pretrained(tmp_path).transform) == HALF
+    assert VideoMAEReconstruction.from_pretrained(tmp_path, transform=UNIT.processor(side_px=SIDE_PX)).mae.space == UNIT
+    assert VideoMAEReconstruction.from_pretrained(tmp_path, space=UNIT).mae.space == UNIT
+
+
+def test_an_image_autoencoder_has_the_space_of_images_until_it_is_published(tmp_path: Path) -> None:
+    folder = save_vit_mae(tmp_path)
+    assert VideoMAE.from_pretrained(folder).space == IMAGENET
+    HALF.processor(side_px=SIDE_PX).save_pretrained(folder)
+    assert VideoMAE.from_pretrained(folder).space == HALF
+    assert VideoMAEReconstruction(folder, {}, "16+32").mae.space == PUBLISHED
+    # From an autoencoder of its own it is kept.
+    assert VideoMAEReconstruction(VideoMAE.from_pretrained(folder)).mae.space == HALF
 
 
 # Importing

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ from autogaze import tiling
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
+from autogaze.losses import UNIT, PixelSpace
 from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD
-from autogaze.reconstructors import rebuild
+from autogaze.reconstructors import load_reconstructor, rebuild
 from autogaze.reconstructors.seams import blend_seams
 from autogaze.reconstructors.video_mae import VideoMAEReconstructor, merge
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.tasks.video_mae_reconstruction.incremental import VideoMAESession
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
+from autogaze.utils import UnNormalize
 from video_mae_samples import GRID, small_model
 
 LAYOUTS = {
@@ -45,18 +50,26 @@ def gazes(layout: FrameLayout, frames: int, *, seed: int = 0) -> Gaze:
     return Gaze(index=np.concatenate(chosen), count=np.array([len(one) for one in chosen]), layout=layout)
 
 
-def from_whole_clips(model: VideoMAE, frames: Frames, gaze: Gaze) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The definition: each tile of each 16 frames as one clip, and no seams between tiles."""
+def from_whole_clips(
+    model: VideoMAE, frames: Frames, gaze: Gaze, *, halving: bool = True
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The definition: each tile of each 16 frames as one clip, and no seams between tiles.
+
+    ``halving``: colours are brought to −1…1 before they are normalised, as the published processor does, not to 0…1.
+    """
+    mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
     rgb, loss = np.empty_like(frames.rgb), np.empty(len(frames))
     for start in range(0, len(frames), 16):
         part, of_part = frames[start : start + 16], gaze[start : start + 16]
         tiles = tiling.split(part.rgb, gaze.layout)
-        colours = torch.from_numpy(np.ascontiguousarray(tiles)) / 255
-        normalised = ((colours - torch.tensor(IMAGE_MEAN)) / torch.tensor(IMAGE_STD)).permute(0, 1, 4, 2, 3)
+        levels = torch.from_numpy(np.ascontiguousarray(tiles))
+        colours = levels / 127.5 - 1 if halving else levels / 255
+        normalised = ((colours - mean) / std).permute(0, 1, 4, 2, 3)
         with torch.no_grad():
             output = model(normalised, [tiling.tile(of_part, tile) for tile in range(len(tiles))])
-        back = output.reconstruction.permute(0, 1, 3, 4, 2) * torch.tensor(IMAGE_STD) + torch.tensor(IMAGE_MEAN)
-        rebuilt = (back * 255).round().clamp(0, 255).numpy().astype(np.uint8)
+        back = output.reconstruction.permute(0, 1, 3, 4, 2) * std + mean
+        back = (back + 1) * 127.5 if halving else back * 255
+        rebuilt = back.round().clamp(0, 255).numpy().astype(np.uint8)
         for t in range(len(part)):
             rgb[start + t] = merge(rebuilt[:, t], gaze.layout)
         loss[start : start + 16] = output.loss_each_reconstruction_frame.double().mean(0).numpy()
@@ -74,6 +87,39 @@ def test_a_video_is_rebuilt_as_its_tiles_and_clips(name: str) -> None:
     assert np.abs(result.rgb.astype(int) - rgb).max() <= 1
     assert (result.rgb == rgb).mean() > 0.998
     assert result.rgb.std() > 1
+
+
+@pytest.mark.parametrize("halving", [True, False])
+def test_pixels_are_those_of_the_checkpoint(tmp_path: Path, halving: bool) -> None:
+    """Reconstructor, task and unit read them in one space."""
+    layout = LAYOUTS["one tile"]
+    frames, gaze = video(layout, 5), gazes(layout, 5)
+    small_model(initializer_range=0.1).save_pretrained(tmp_path)
+    settings = tmp_path / "preprocessor_config.json"
+    if halving:  # what published checkpoints without the file mean
+        settings.unlink()
+    else:
+        settings.write_text(
+            json.dumps({"rescale_factor": 1 / 255, "offset": False, "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD})
+        )
+    model = VideoMAE.from_pretrained(tmp_path)
+    rgb, loss = from_whole_clips(model, frames, gaze, halving=halving)
+    result = rebuild(frames, gaze=gaze, reconstructor=str(tmp_path))
+    np.testing.assert_allclose(result.loss, loss, rtol=0, atol=1e-5)
+    assert np.abs(result.rgb.astype(int) - rgb).max() <= 1
+
+    task = VideoMAEReconstruction.from_pretrained(tmp_path)
+    seen = {"video_for_task": task.transform(list(frames.rgb), return_tensors="pt").pixel_values}
+    np.testing.assert_allclose(task(seen, gaze, range(5)).outputs.loss_each_frame[0].detach(), loss, rtol=0, atol=1e-5)
+    half = "half " if halving else ""
+    unit = f"mean absolute error of a colour, in {half}standard deviations of ImageNet's colours"
+    assert load_reconstructor(tmp_path).loss_unit == unit
+
+    model.save_pretrained(tmp_path / "again")
+    assert VideoMAE.from_pretrained(tmp_path / "again").space == model.space == task.mae.space
+    colours = UnNormalize(task.transform.image_mean, task.transform.image_std, task.transform.rescale_factor)
+    back = colours(seen["video_for_task"])[0].movedim(1, -1) * 255
+    np.testing.assert_allclose(back, frames.rgb, atol=1e-3)
 
 
 @pytest.mark.parametrize("tile_batch", [None, 4])
@@ -193,7 +239,12 @@ def test_the_unit_is_that_of_the_models_loss() -> None:
     model = small_model()
     reconstructor = VideoMAEReconstructor(model, name="mine")
     assert (reconstructor.name, VideoMAEReconstructor(model).name) == ("mine", "video_mae")
-    assert reconstructor.loss_unit == "mean absolute error of a colour, in standard deviations of ImageNet's colours"
+    of_published = "mean absolute error of a colour, in half standard deviations of ImageNet's colours"
+    assert reconstructor.loss_unit == of_published
+    model.space = UNIT
+    assert reconstructor.loss_unit == "mean absolute error of a colour, in colours from 0 to 1"
+    model.space = PixelSpace(mean=(0, 0, 0), std=(0.1, 0.2, 0.25))
+    assert reconstructor.loss_unit.endswith("in units of 0.1, 0.2, 0.25 of red, green and blue from 0 to 1")
     model.loss = Loss()
     assert reconstructor.loss_unit == "apples"
     model.loss = lambda prediction, target: torch.zeros(prediction.shape[:2])

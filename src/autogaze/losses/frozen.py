@@ -23,8 +23,8 @@ from autogaze.errors import CheckpointError
 from autogaze.extras import require
 from autogaze.losses.pixel import HALF, IMAGENET, PixelSpace
 from autogaze.models.autogaze.checkpoint import CONFIG_NAME, HubOptions
+from autogaze.models.autogaze.processing_autogaze import PROCESSOR_NAME
 
-PREPROCESSOR_NAME = "preprocessor_config.json"
 # model_type of config.json → the class that reads the checkpoint, and the space it was trained in.
 _FAMILIES: dict[str, tuple[str, PixelSpace]] = {
     "dinov2": ("Dinov2Model", IMAGENET),
@@ -94,7 +94,7 @@ class FrozenVisionModel(nn.Module):
         name, space = _family(folder)
         with _quiet(transformers):
             model = _load(getattr(transformers, name), folder, attn_implementation=attn_implementation)
-        return cls(model, space=_space_of(folder, default=space), image_px=image_px)
+        return cls(model, space=PixelSpace.from_file(folder / PROCESSOR_NAME, default=space), image_px=image_px)
 
     @property
     def model(self) -> Any:
@@ -179,7 +179,7 @@ def _local_folder(source: str | os.PathLike[str], hub: HubOptions) -> Path:
         return Path(
             snapshot_download(
                 name,
-                allow_patterns=[CONFIG_NAME, PREPROCESSOR_NAME, "model*.safetensors", "model.safetensors.index.json"],
+                allow_patterns=[CONFIG_NAME, PROCESSOR_NAME, "model*.safetensors", "model.safetensors.index.json"],
                 revision=hub.revision,
                 token=hub.token,
                 cache_dir=hub.cache_dir,
@@ -200,19 +200,6 @@ def _family(folder: Path) -> tuple[str, PixelSpace]:
             f"{folder} holds a model of type {kind!r}, which cannot be used; legal are {', '.join(_FAMILIES)}"
         )
     return _FAMILIES[kind]
-
-
-def _space_of(folder: Path, *, default: PixelSpace) -> PixelSpace:
-    path = folder / PREPROCESSOR_NAME
-    if not path.is_file():
-        return default
-    settings = read_json_object(path)
-    names = ("image_mean", "image_std", "rescale_factor", "offset")
-    try:
-        given = PixelSpace.from_settings(**{name: settings[name] for name in names if name in settings})
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not hold legal settings: {error}") from error
-    return given if "image_mean" in settings and "image_std" in settings else default
 
 
 def _load(model_class: Any, folder: Path, **options: Any) -> nn.Module:

@@ -5,15 +5,19 @@ Shape letters: B clips, F frames of each, H × W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autogaze.configuration import read_json_object
+from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD, AutoGazeImageProcessor
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -22,6 +26,8 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 SSIM_SIGMA_PX = 1.5
 SSIM_WINDOW_PX = 11
 _K1, _K2 = 0.01, 0.03
+# Image processors that bring colours to −1…1 before they normalise them; all others bring them to 0…1.
+_HALVING = ("AutoGazeImageProcessor", "VivitImageProcessor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,8 @@ class PixelSpace:
     """Difference of colours that becomes 1."""
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(number > 0 for number in self.std):
+        legal = all(map(math.isfinite, self.mean)) and all(0 < number < math.inf for number in self.std)
+        if len(self.mean) != 3 or len(self.std) != 3 or not legal:
             raise ValueError(
                 f"mean and std must be three numbers each, std above 0, got mean {self.mean} and std {self.std}"
             )
@@ -56,6 +63,8 @@ class PixelSpace:
             ValueError: the numbers do not make a space.
         """
         of_white = 255 * rescale_factor  # what the colour 1 is before it is normalised
+        if not of_white > 0:
+            raise ValueError(f"rescale_factor must be above 0, got {rescale_factor}")
         return cls(
             mean=tuple((float(mean) + offset) / of_white for mean in image_mean),  # type: ignore[arg-type]
             std=tuple(float(std) / of_white for std in image_std),  # type: ignore[arg-type]
@@ -71,6 +80,53 @@ class PixelSpace:
             rescale_factor=processor.rescale_factor if rescales else 1.0,
             offset=processor.offset and rescales,
         )
+
+    @classmethod
+    def from_file(cls, path: Path, *, default: PixelSpace) -> PixelSpace:
+        """The space that a checkpoint's ``preprocessor_config.json`` says its frames are in.
+
+        Args:
+            path: the file.
+            default: the space where there is no such file, or it does not say mean and standard deviation. A file
+                that does not say how colours are rescaled means what the processor it names does, and if it names
+                none, what those of the published checkpoints do if ``default`` is theirs, else 0…1.
+
+        Raises:
+            CheckpointError: the file holds no legal settings.
+        """
+        if not path.is_file():
+            return default
+        settings = read_json_object(path)
+        processor = settings.get("image_processor_type", settings.get("feature_extractor_type"))
+        halving = default == PUBLISHED if processor is None else processor in _HALVING
+        given = {"rescale_factor": 1 / 127.5 if halving else 1 / 255, "offset": halving} | {
+            name: settings[name] for name in ("image_mean", "image_std", "rescale_factor", "offset") if name in settings
+        }
+        if settings.get("do_rescale") is False:
+            given |= {"rescale_factor": 1.0, "offset": False}
+        if settings.get("do_normalize") is False:
+            given |= {"image_mean": UNIT.mean, "image_std": UNIT.std}
+        if not {"image_mean", "image_std"} <= given.keys():
+            return default
+        try:
+            return cls.from_settings(**given)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} does not hold legal settings: {error}") from error
+
+    def processor(self, *, side_px: int) -> AutoGazeImageProcessor:
+        """What turns frames of any size into (side, side) ones in this space, stretched; see :meth:`of_processor`."""
+        size = {"height": side_px, "width": side_px}
+        if self == PUBLISHED:
+            return AutoGazeImageProcessor(size=size)
+        return AutoGazeImageProcessor(
+            size=size, rescale_factor=1 / 255, offset=False, image_mean=self.mean, image_std=self.std
+        )
+
+    @property
+    def unit(self) -> str:
+        """What a difference of 1 is, in a few words."""
+        of_channels = ", ".join(f"{number:.3g}" for number in self.std)
+        return _UNITS.get(self, f"units of {of_channels} of red, green and blue from 0 to 1")
 
     def to_unit(self, frames: Tensor) -> Tensor:
         """(…, 3, H, W) floats of this space as colours in 0…1, not clamped."""
@@ -98,6 +154,12 @@ IMAGENET = PixelSpace(mean=IMAGE_MEAN, std=IMAGE_STD)
 PUBLISHED = PixelSpace.from_settings(image_mean=IMAGE_MEAN, image_std=IMAGE_STD, rescale_factor=1 / 127.5, offset=True)
 """Colours in −1…1 minus ImageNet's mean, over its standard deviation: what the published processors make for the gaze
 model and for the masked autoencoder alike."""
+_UNITS = {
+    UNIT: "colours from 0 to 1",
+    HALF: "colours from −1 to 1",
+    IMAGENET: "standard deviations of ImageNet's colours",
+    PUBLISHED: "half standard deviations of ImageNet's colours",
+}
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:

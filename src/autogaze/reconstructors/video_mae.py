@@ -11,7 +11,6 @@ from autogaze import tiling
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
-from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD
 from autogaze.reconstructors.base import Reconstruction, check_step
 from autogaze.reconstructors.seams import blend_seams
 from autogaze.selectors.base import CLIP_FRAMES
@@ -54,8 +53,8 @@ class VideoMAEReconstructor:
 
     @property
     def loss_unit(self) -> str:
-        """What a loss of 1 is, in a few words: as the model's loss says in an attribute ``unit``, if it does."""
-        return str(getattr(self.model.loss, "unit", "the loss that the VideoMAE was given"))
+        """See :attr:`VideoMAE.loss_unit`."""
+        return self.model.loss_unit
 
     def open(self, layout: FrameLayout) -> VideoMAEReconstructorSession:
         """Start on a video.
@@ -117,7 +116,7 @@ class VideoMAEReconstructorSession:
             clip = self._clips[first]
             for t, index_K in enumerate(index_TK):
                 output = clip.rebuild(self._normalised(tiles_KTHWC[of_batch, t]), index_K[of_batch])
-                rebuilt_KTHWC[of_batch, t] = _colours(output.reconstruction[:, 0])
+                rebuilt_KTHWC[of_batch, t] = self._colours(output.reconstruction[:, 0])
                 loss_TK[t, of_batch] = output.loss_mean.double().cpu().numpy()
             if ends:  # what it remembers is in the way of the next batch
                 del self._clips[first]
@@ -133,19 +132,16 @@ class VideoMAEReconstructorSession:
         return np.split(cell[order], np.searchsorted(tile[order], np.arange(1, self.layout.num_tiles)))
 
     def _normalised(self, tiles_KHWC: NDArray[np.uint8]) -> Tensor:
-        """(K, 3, S, S) as the model reads them: colours in 0…1 minus ImageNet's mean, over its standard deviation."""
-        tiles = torch.from_numpy(np.ascontiguousarray(tiles_KHWC)).to(self._reconstructor.model.device)
-        mean, std = tiles.new_tensor(IMAGE_MEAN, dtype=torch.float32), tiles.new_tensor(IMAGE_STD, dtype=torch.float32)
-        return ((tiles / 255 - mean) / std).permute(0, 3, 1, 2)
+        """(K, 3, S, S) as the model reads them."""
+        model = self._reconstructor.model
+        tiles = torch.from_numpy(np.ascontiguousarray(tiles_KHWC)).to(model.device).permute(0, 3, 1, 2)
+        return model.space.from_unit(tiles / 255)
 
-
-def _colours(frames_K3SS: Tensor) -> NDArray[np.uint8]:
-    """(K, S, S, 3) uint8, rounded; what lies outside the legal colours is clamped."""
-    mean = frames_K3SS.new_tensor(IMAGE_MEAN, dtype=torch.float32)
-    std = frames_K3SS.new_tensor(IMAGE_STD, dtype=torch.float32)
-    colours = (frames_K3SS.permute(0, 2, 3, 1).float() * std + mean) * 255
-    rounded: NDArray[np.uint8] = colours.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    return rounded
+    def _colours(self, frames_K3SS: Tensor) -> NDArray[np.uint8]:
+        """(K, S, S, 3) uint8, rounded; what lies outside the legal colours is clamped."""
+        colours = self._reconstructor.model.space.to_unit(frames_K3SS.float()).permute(0, 2, 3, 1) * 255
+        rounded: NDArray[np.uint8] = colours.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return rounded
 
 
 def merge(tiles_KSSC: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]:

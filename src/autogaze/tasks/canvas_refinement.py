@@ -15,7 +15,6 @@ from torch import Tensor
 
 from autogaze.frames import Frames
 from autogaze.losses.pixel import UNIT, Loss, l1
-from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.packing import unpack
 from autogaze.reconstructors.provenance import CanvasRecorder, CanvasView
 from autogaze.reconstructors.refiner import CanvasTensors, Refiner
@@ -62,14 +61,7 @@ class CanvasRefinement(Task):
         self.refiner = refiner if isinstance(refiner, Refiner) else Refiner.from_pretrained(refiner)
         self.recon_sample_rate = recon_sample_rate
         self.frame_loss = loss
-        side_px = self.refiner.config.grid.scales_px[-1]
-        self.transform = AutoGazeImageProcessor(
-            size={"height": side_px, "width": side_px},
-            rescale_factor=1 / 255,
-            offset=False,
-            image_mean=UNIT.mean,
-            image_std=UNIT.std,
-        )
+        self.transform = UNIT.processor(side_px=self.refiner.config.grid.scales_px[-1])
 
     @property
     def gaze_model_kwargs(self) -> dict[str, Any]:

@@ -91,8 +91,8 @@ class SigLIPVideoFeatureReconstruction(Task):
             normalise_features: whether each target is brought to mean 0 and variance 1 over its channels.
             recon_sample_rate: share of the frames that is judged where nobody says which, above 0 and at most 1.
             frame_batch: frames the vision model sees at once, which bounds the memory.
-            transform: what turns frames into what the task sees; None: that of the published autoencoder, stretched
-                to the finest scale.
+            transform: what turns frames into what the task sees, whose pixel space becomes the network's; None: into
+                the space of the network, stretched to the finest scale.
 
         Raises:
             CheckpointError: the vision model cannot be read.
@@ -117,8 +117,9 @@ class SigLIPVideoFeatureReconstruction(Task):
         )
         self.distance, self.places, self.normalise_features = distance, places, normalise_features
         self.recon_sample_rate, self.frame_batch = recon_sample_rate, frame_batch
-        side_px = grid.scales_px[-1]
-        self.transform = transform or AutoGazeImageProcessor(size={"height": side_px, "width": side_px})
+        if transform is not None:
+            self.network.space = PixelSpace.of_processor(transform)
+        self.transform = transform or self.network.space.processor(side_px=grid.scales_px[-1])
 
     @property
     def gaze_model_kwargs(self) -> dict[str, Any]:
@@ -168,9 +169,8 @@ class SigLIPVideoFeatureReconstruction(Task):
     @torch.no_grad()
     def features(self, frames_BF3HW: Tensor) -> Tensor:
         """(B, F, n·n, C) what the vision model says of each place of whole frames."""
-        space = PixelSpace.of_processor(self.transform)
         turns = torch.split(frames_BF3HW.flatten(0, 1), self.frame_batch)
-        seen = torch.cat([self.vision_model.last_hidden_state(frames, space=space) for frames in turns])
+        seen = torch.cat([self.vision_model.last_hidden_state(frames, space=self.network.space) for frames in turns])
         if self.normalise_features:
             seen = F.layer_norm(seen, seen.shape[-1:])
         return seen.view(*frames_BF3HW.shape[:2], *seen.shape[1:])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from autogaze.archive import atomic_path
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.calibration import CALIBRATION_NAME
+from autogaze.models.autogaze.processing_autogaze import PROCESSOR_NAME
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -74,7 +75,7 @@ def find_files(
         folder = Path(
             snapshot_download(
                 name,
-                allow_patterns=[CONFIG_NAME, *weights_names, CALIBRATION_NAME],
+                allow_patterns=[CONFIG_NAME, *weights_names, CALIBRATION_NAME, PROCESSOR_NAME],
                 revision=hub.revision,
                 token=hub.token,
                 cache_dir=hub.cache_dir,

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from autogaze.configuration import read_json_object
 from autogaze.errors import CheckpointError
 from autogaze.grid import PUBLISHED_SCALES_PX
+from autogaze.losses.pixel import IMAGENET, PUBLISHED, PixelSpace
 from autogaze.models.autogaze.checkpoint import WEIGHTS_NAME, HubOptions, find_files, fitted, read_weights
+from autogaze.models.autogaze.processing_autogaze import PROCESSOR_NAME
 from autogaze.tasks.video_mae_reconstruction.configuration_video_mae import VideoMAEConfig
 from autogaze.tasks.video_mae_reconstruction.modeling_video_mae import resized_in_2d
 
@@ -73,6 +75,8 @@ class VideoMAECheckpoint:
     """The network."""
     weights: Mapping[str, Tensor]
     """Its weights."""
+    space: PixelSpace
+    """Of the frames it was trained on."""
     ignored: tuple[str, ...] = ()
     """Names of frozen feature networks that were stored with it."""
     fresh: tuple[str, ...] = ()
@@ -115,12 +119,14 @@ def read_checkpoint(
     is_image_mae = stored is not None and stored.get("model_type") == IMAGE_MAE_TYPE
     if stored is not None and not is_image_mae and config is None:
         config = VideoMAEConfig.from_json_file(config_path)
+    # An image autoencoder reads colours as image models do.
+    space = PixelSpace.from_file(config_path.with_name(PROCESSOR_NAME), default=IMAGENET if is_image_mae else PUBLISHED)
     weights, ignored = _own(_unpickled(weights_path) if pickled else read_weights(weights_path), path=weights_path)
     if stored is not None and is_image_mae:
-        return _from_image_mae(stored, weights, config=config, path=config_path)
+        return _from_image_mae(stored, weights, config=config, space=space, path=config_path)
     if config is None:
         config = deduced_config(weights, path=weights_path)
-    return VideoMAECheckpoint(config=config, weights=weights, ignored=ignored)
+    return VideoMAECheckpoint(config=config, weights=weights, space=space, ignored=ignored)
 
 
 def deduced_config(weights: Mapping[str, Tensor], *, path: Path) -> VideoMAEConfig:
@@ -218,7 +224,12 @@ def _own(weights: Mapping[str, Tensor], *, path: Path) -> tuple[dict[str, Tensor
 
 
 def _from_image_mae(
-    stored: Mapping[str, Any], weights: Mapping[str, Tensor], *, config: VideoMAEConfig | None, path: Path
+    stored: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    *,
+    config: VideoMAEConfig | None,
+    space: PixelSpace,
+    path: Path,
 ) -> VideoMAECheckpoint:
     """An image autoencoder as the start of a video autoencoder."""
     for name, legal in _IMAGE_MAE_LEGAL.items():
@@ -242,7 +253,7 @@ def _from_image_mae(
     fresh = _fresh_entries(config)
     drawn = () if any(name.startswith("decoder.") for name in named) else ("decoder.",)
     named.update({name: weight for name, weight in fresh.items() if not name.startswith(drawn or "-")})
-    return VideoMAECheckpoint(config=config, weights=named, fresh=(*fresh, *drawn))
+    return VideoMAECheckpoint(config=config, weights=named, space=space, fresh=(*fresh, *drawn))
 
 
 def _fresh_entries(config: VideoMAEConfig) -> dict[str, Tensor]:

@@ -117,8 +117,9 @@ class VideoMAEReconstruction(Task):
             recon_sample_rate: share of the frames that is judged where nobody says which, above 0 and at most 1.
             attn_mode: attention of the models behind the loss, as transformers names it.
             loss: of frames in the space of ``transform``; None: that of the autoencoder, or of the configuration.
-            transform: what turns frames into what the autoencoder sees; None: the published one, stretched to the
-                finest scale.
+            transform: what turns frames into what the autoencoder sees, whose pixel space becomes the autoencoder's;
+                None: into the space of the autoencoder, or into the published one for an autoencoder made here,
+                stretched to the finest scale.
 
         Raises:
             CheckpointError: a checkpoint cannot be read.
@@ -131,16 +132,17 @@ class VideoMAEReconstruction(Task):
             mae = recon_model
         else:
             mae = _from_vit_mae(recon_model, recon_model_config or {}, scales)
+            mae.space = PUBLISHED  # which is what published weights for it expect
         if not 0 < recon_sample_rate <= 1:
             raise ValueError(f"recon_sample_rate must be above 0 and at most 1, got {recon_sample_rate}")
         self.mae = mae
         self.scales = list(mae.grid.scales_px)
         self.recon_sample_rate = recon_sample_rate
-        side_px = mae.grid.scales_px[-1]
-        self.transform = transform or AutoGazeImageProcessor(size={"height": side_px, "width": side_px})
+        if transform is not None:
+            mae.space = PixelSpace.of_processor(transform)
+        self.transform = transform or mae.space.processor(side_px=mae.grid.scales_px[-1])
         if loss is None and mae is not recon_model:
-            space = PixelSpace.of_processor(self.transform)
-            loss = _published_loss(recon_model_config or {}, space=space, attn_implementation=attn_mode)
+            loss = _published_loss(recon_model_config or {}, space=mae.space, attn_implementation=attn_mode)
         if loss is not None:
             mae.loss = loss
         # The autoencoder does not move its loss along; here .to() finds it.
@@ -176,7 +178,7 @@ class VideoMAEReconstruction(Task):
         """
         mae = VideoMAE.from_pretrained(source, **options)
         if loss is None:
-            space = PUBLISHED if transform is None else PixelSpace.of_processor(transform)
+            space = mae.space if transform is None else PixelSpace.of_processor(transform)
             loss = make_loss(mae.config.loss_type, mae.config.loss_weights, models=models, space=space)
         return cls(mae, recon_sample_rate=recon_sample_rate, loss=loss, transform=transform).to(device).eval()
 

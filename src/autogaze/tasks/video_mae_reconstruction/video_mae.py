@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autogaze.errors import CheckpointError
 from autogaze.gaze import Gaze
 from autogaze.grid import PatchGrid
+from autogaze.losses.pixel import PUBLISHED, Loss, PixelSpace
 from autogaze.models.autogaze.checkpoint import HubOptions, save_checkpoint
 from autogaze.packing import PaddedGaze
 from autogaze.tasks.video_mae_reconstruction.block_causal import BlockCausal, FrameTokens
@@ -27,8 +28,6 @@ from autogaze.tasks.video_mae_reconstruction.modeling_video_mae import Decoder, 
 
 LOG = logging.getLogger(__name__)
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""``(prediction, target) → loss``: two (B, F, 3, S, S) float tensors in, (B, F) out."""
 GazingInfo: TypeAlias = Gaze | Sequence[Gaze] | PaddedGaze | Mapping[str, Any]
 """The gazes of a batch of clips: one clip's, one for each clip, padded tensors, or the published mapping of them."""
 
@@ -38,7 +37,7 @@ class VideoMAEOutput:
     """Rebuilt frames, and how far from the true ones they are."""
 
     reconstruction: Tensor
-    """(B, F, 3, S, S) in the normalised space of the input."""
+    """(B, F, 3, S, S) in the pixel space of the input."""
     loss_each_reconstruction_frame: Tensor
     """(B, F) in the unit of the model's loss."""
     loss_mean: Tensor
@@ -59,14 +58,19 @@ class VideoMAE(nn.Module):
             times the weight that the configuration gives ``l1`` (1 if it names none). The other terms of
             ``config.loss_type`` need networks of their own: pass a loss that has them. It is no part of the model:
             not in its state dict, and not moved with it.
+        space: what the pixels it reads and makes mean.
     """
 
     loss: Loss
     """See the argument; may be replaced at any time."""
+    space: PixelSpace
+    """See the argument. The network computes with numbers as they are; whoever makes them from colours, and colours
+    from them, does it by this."""
 
-    def __init__(self, config: VideoMAEConfig, *, loss: Loss | None = None) -> None:
+    def __init__(self, config: VideoMAEConfig, *, loss: Loss | None = None, space: PixelSpace = PUBLISHED) -> None:
         super().__init__()
         self.config = config
+        self.space = space
         self.vit = Encoder(config)
         self.decoder = Decoder(config)
         l1_weight = dict(zip(config.loss_names, config.loss_weight_of_each, strict=True)).get("l1", 1.0)
@@ -92,6 +96,7 @@ class VideoMAE(nn.Module):
         *,
         config: VideoMAEConfig | None = None,
         loss: Loss | None = None,
+        space: PixelSpace | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
@@ -111,6 +116,8 @@ class VideoMAE(nn.Module):
             config: the network to build, where the checkpoint says too little: its scales and frames for a
                 ``vit_mae`` (tables of positions are resized), everything for a file without ``config.json``.
             loss: see :class:`VideoMAE`.
+            space: see :class:`VideoMAE`. None: what the checkpoint's ``preprocessor_config.json`` says; without one
+                the published space, or for a ``vit_mae`` colours normalised by ImageNet's mean and deviation.
             device: where the model goes; None: the CPU.
             dtype: precision of the weights.
             revision: branch, tag or commit on the hub; None: its default branch.
@@ -126,7 +133,7 @@ class VideoMAE(nn.Module):
         try:
             # Where all weights are there, fresh ones would be drawn only to be thrown away.
             with torch.device("cpu" if checkpoint.needs_fresh_weights else "meta"):
-                model = cls(checkpoint.config, loss=loss)
+                model = cls(checkpoint.config, loss=loss, space=checkpoint.space if space is None else space)
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{source} describes no network that can be built: {error}") from error
         model.load_state_dict(checkpoint.fitted(model, source=source), assign=True)
@@ -136,12 +143,13 @@ class VideoMAE(nn.Module):
         return model.to(device=device, dtype=dtype).eval()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors``.
+        """Write ``config.json``, ``model.safetensors`` and, for :attr:`space`, ``preprocessor_config.json``.
 
         Raises:
             OSError: a file cannot be written.
         """
         save_checkpoint(self, self.config, folder)
+        self.space.processor(side_px=self.config.image_size).save_pretrained(folder)
 
     # What it is
 
@@ -149,6 +157,14 @@ class VideoMAE(nn.Module):
     def grid(self) -> PatchGrid:
         """The cells of one frame."""
         return self.config.grid
+
+    @property
+    def loss_unit(self) -> str:
+        """What a loss of 1 is, in a few words: as the loss says in an attribute ``unit``, if it is not the default."""
+        if isinstance(self.loss, MeanAbsoluteError):
+            weighted = "" if self.loss.weight == 1 else f"{self.loss.weight:g} × "
+            return f"{weighted}mean absolute error of a colour, in {self.space.unit}"
+        return str(getattr(self.loss, "unit", "the loss that the VideoMAE was given"))
 
     @property
     def device(self) -> torch.device:
@@ -262,12 +278,6 @@ class MeanAbsoluteError:
 
     weight: float = 1.0
     """What the mean is multiplied by."""
-
-    @property
-    def unit(self) -> str:
-        """What a loss of 1 is."""
-        weighted = "" if self.weight == 1 else f"{self.weight:g} × "
-        return f"{weighted}mean absolute error of a colour, in standard deviations of ImageNet's colours"
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(B, F) mean absolute difference over channels and pixels times the weight, in float32 at least."""
