@@ -69,6 +69,21 @@ def test_untrained_it_is_the_canvas(layout: FrameLayout) -> None:
     np.testing.assert_allclose(refined.loss, canvas.loss, atol=0.5 / 255)
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_what_is_exact_is_left_alone(share: float) -> None:
+    """The finest scale of this very frame; nothing else is, not even what it painted before."""
+    layout, frames = one_tile(), moving()
+    gaze = some_gaze(layout, frames=6, share=share)
+    canvas, refined = (rebuild(frames, gaze=gaze, reconstructor=which).rgb for which in ("canvas", network()))
+    finest = gaze.mask()[:, 4:].reshape(6, 4, 4).repeat(16, 1).repeat(16, 2)
+    assert finest.any()
+    np.testing.assert_array_equal(refined[finest], frames.rgb[finest])
+    if share == 1.0:
+        np.testing.assert_array_equal(refined, frames.rgb)
+    else:
+        assert (refined != canvas).any(-1)[~finest].mean() > 0.9
+
+
 def test_the_loss_is_the_mean_absolute_error_of_the_picture() -> None:
     frames, layout = moving(), one_tile()
     refined = rebuild(frames, gaze=some_gaze(layout, frames=6), reconstructor=network())
@@ -206,6 +221,9 @@ class TestFiles:
             ({"scales_px": [64, 32]}, "a refiner's grid is not legal"),
             ({"colour": "red"}, "has no colour; legal are"),
             ({"widths": [8, 16]}, "does not fit its configuration"),
+            ({"widths": [8, 10**7]}, "does not fit its configuration"),
+            ({"widths": [8] * 65}, "at most 16 levels and at most 64 blocks"),
+            ({"blocks": 10**9}, "at most 64 blocks a level"),
         ],
     )
     def test_a_configuration_that_is_wrong(self, tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -220,12 +238,15 @@ class TestFiles:
         with pytest.raises(CheckpointError, match="model_type is 'autogaze', a refiner's is 'autogaze_refiner'"):
             Refiner.from_pretrained(tmp_path)
 
-    @pytest.mark.parametrize("text", ["[]", "{", None])
+    @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, None])
     def test_a_configuration_that_is_none(self, tmp_path: Path, text: str | None) -> None:
         if text is not None:
             (tmp_path / "config.json").write_text(text)
-        with pytest.raises(CheckpointError, match=r"config\.json"):
+        with pytest.raises(CheckpointError, match=r"config\.json") as caught:
             Refiner.from_pretrained(tmp_path)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(CheckpointError):
+            load_reconstructor(tmp_path)
 
 
 def test_another_grid_is_refused() -> None:

@@ -110,11 +110,21 @@ def test_the_checkpoint_is_a_reconstructor_and_better_than_the_canvas(footage: P
     assert {event["path"] for event in events(tmp_path, "unreadable")} == {str(footage / "videos" / "broken.mp4")}
 
 
-def test_the_loss_is_the_mean_absolute_error() -> None:
-    refined = torch.rand(2, 3, 4, 5)
-    target = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8)
-    wanted = np.abs(refined.permute(0, 2, 3, 1).numpy() - target.numpy() / 255).mean()
-    assert refiner_loss(refined, target).item() == pytest.approx(wanted, rel=1e-5)
+def test_the_loss_is_what_is_left_of_each_frames_errors() -> None:
+    refined = torch.rand(3, 3, 4, 5)
+    canvas, target = (torch.randint(0, 256, (3, 4, 5, 3), dtype=torch.uint8) for _ in range(2))
+    canvas[2] = target[2]  # nothing to win
+    wanted = []
+    for b in range(3):
+        before = (canvas[b].double() - target[b].double()).numpy() / 255
+        after = refined[b].permute(1, 2, 0).double().numpy() - target[b].double().numpy() / 255
+        squared = (after**2).mean() / ((before**2).mean() + 255**-2)
+        wanted.append(squared + np.abs(after).mean() / (np.abs(before).mean() + 1 / 255) / 2)
+    loss = refiner_loss(refined, canvas_BHWC=canvas, target_BHWC=target).item()
+    assert loss == pytest.approx(np.mean(wanted), rel=1e-5)
+    assert refiner_loss(target.movedim(-1, 1) / 255, canvas_BHWC=canvas, target_BHWC=target) == 0
+    unrefined = refiner_loss(canvas[:2].movedim(-1, 1) / 255, canvas_BHWC=canvas[:2], target_BHWC=target[:2])
+    assert unrefined.item() == pytest.approx(1.5, rel=0.02)
 
 
 def test_random_gazes_are_as_many_but_others() -> None:

@@ -114,7 +114,7 @@ def _is_refiner(path: Path) -> bool:
     config = path / "config.json" if path.is_dir() else path.with_name("config.json")
     try:
         data = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # what is wrong with it, the loader of the model says best
     return isinstance(data, dict) and data.get("model_type") == REFINER_TYPE
 

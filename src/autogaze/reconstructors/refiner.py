@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autogaze.archive import atomic_path
+from autogaze.configuration import read_json_object, write_json_object
 from autogaze.errors import CheckpointError
 from autogaze.grid import PatchGrid
-from autogaze.models.autogaze.checkpoint import HubOptions, find_files, load_weights, save_weights
+from autogaze.models.autogaze.checkpoint import CONFIG_NAME, HubOptions, find_files, fitted, read_weights, save_weights
 from autogaze.reconstructors.provenance import CanvasView
 
 _FEATURES = 10
@@ -27,6 +27,8 @@ _FEATURES = 10
 
 REFINER_TYPE = "autogaze_refiner"
 """What the configuration of a refiner says its ``model_type`` is."""
+MAX_LEVELS = 16
+MAX_BLOCKS = 64
 UNSHUFFLE = 2
 """Pixels that one position of the network's finest level holds, along each side."""
 WINDOW_PX = 1024
@@ -61,6 +63,11 @@ class RefinerConfig:
                 raise CheckpointError(
                     f"{name} of a refiner must be a whole number above 0, got {getattr(self, name)!r}"
                 )
+        if len(self.widths) > MAX_LEVELS or self.blocks > MAX_BLOCKS:
+            raise CheckpointError(
+                f"a refiner has at most {MAX_LEVELS} levels and at most {MAX_BLOCKS} blocks a level, "
+                f"got {len(self.widths)} and {self.blocks}"
+            )
         try:
             PatchGrid(scales_px=self.scales_px, patch_px=self.patch_px)
         except ValueError as error:
@@ -112,7 +119,8 @@ class Refiner(nn.Module):
 
     It sees the canvas, the canvas before this frame's gazes (what has just been painted shows how things move), which
     scale painted each pixel, how long ago, and where in its cell the pixel lies. It is causal, as the canvas is, and
-    keeps no state of its own. Untrained, it changes nothing: its last layer starts at zero.
+    keeps no state of its own. Untrained, it changes nothing: its last layer starts at zero. Trained or not, it leaves
+    alone what the finest scale painted in this very frame, because that is exact.
     """
 
     _cell_px: Tensor
@@ -143,7 +151,7 @@ class Refiner(nn.Module):
         return self.to(device).to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
     def forward(self, view: CanvasTensors) -> Tensor:
-        """(B, 3, H, W) frames, colours about 0…1, not clamped. B frames of any size, each by itself."""
+        """(B, 3, H, W) float32 frames, colours about 0…1, not clamped. B frames of any size, each by itself."""
         height_px, width_px = view.canvas_BHWC.shape[1:3]
         stride = self.config.stride_px
         padding = (0, 0, 0, -width_px % stride, 0, -height_px % stride)
@@ -158,7 +166,9 @@ class Refiner(nn.Module):
         for level in reversed(range(len(self.grow))):
             x = self.up[level](self.grow[level](x) + skipped[level])
         correction = F.pixel_shuffle(self.head(x), UNSHUFFLE)[..., :height_px, :width_px]
-        return view.canvas_BHWC.movedim(-1, 1).float() / 255 + correction.float()
+        canvas = view.canvas_BHWC.movedim(-1, 1).float() / 255
+        exact_BHW = (view.scale_BHW == len(self.config.scales_px)) & (view.age_BHW == 0)
+        return torch.where(exact_BHW[:, None], canvas, canvas + correction.float())
 
     def refine(self, view: CanvasTensors) -> Tensor:
         """:meth:`forward` window by window: the same result in memory that does not grow with the frame's size."""
@@ -210,18 +220,12 @@ class Refiner(nn.Module):
             CheckpointError: nothing is there, or it does not fit its configuration.
         """
         config_path, weights_path = find_files(source, hub or HubOptions())
-        try:
-            data = json.loads(config_path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{config_path} is missing; a refiner is config.json and model.safetensors"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{config_path} cannot be read: {error}") from error
-        if not isinstance(data, dict):
-            raise CheckpointError(f"{config_path} holds no configuration")
-        refiner = cls(RefinerConfig.from_dict(data))
-        load_weights(refiner, weights_path)
+        config = RefinerConfig.from_dict(read_json_object(config_path))
+        with torch.device("meta"):  # a configuration may ask for more memory than there is
+            wanted = cls(config).state_dict()
+        weights = fitted(read_weights(weights_path), wanted=wanted, path=weights_path)
+        refiner = cls(config)
+        refiner.load_state_dict(weights)
         return refiner.on(device or "cpu").eval()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -233,8 +237,8 @@ class Refiner(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self, folder)
-        with atomic_path(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(self.config.to_dict(), indent=1) + "\n", encoding="utf-8")
+        with atomic_path(folder / CONFIG_NAME) as temporary:
+            write_json_object(temporary, self.config.to_dict())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -275,15 +279,20 @@ class CanvasTensors:
 
 
 class _Block(nn.Module):
-    """Two convolutions beside the identity."""
+    """Two convolutions beside the identity, of normalised channels: without it training hardly gets anywhere.
+
+    The channels of each place are normalised by themselves, so that no place learns of one out of reach.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(width)
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        out: Tensor = x_BCHW + self.second(F.gelu(self.first(x_BCHW)))
+        normalised = self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1)
+        out: Tensor = x_BCHW + self.second(F.gelu(self.first(normalised)))
         return out
 
 

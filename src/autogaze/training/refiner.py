@@ -28,6 +28,8 @@ from autogaze.training.state import Averaged, Progress, load_state, save_state
 from autogaze.training.stopping import stopping_on_sigterm
 
 LOG = logging.getLogger(__name__)
+LEVEL = 1 / 255
+"""Smallest difference of two colours in 0…1."""
 MAX_UNREADABLE = 100
 """So many recipes in a row without a clip end a run."""
 
@@ -60,9 +62,9 @@ class RefinerSettings:
     """Channels of each level."""
     blocks: int = RefinerConfig.blocks
     """Residual blocks of a level on each way."""
-    clips: int = 2
+    clips: int = 4
     """New clips of a step."""
-    frames: int = 6
+    frames: int = 3
     """Frames of each clip that a step learns from, drawn at random."""
     random_gazes: float = 0.15
     """Share of clips gazed at by chance instead of greedily, so that a poor selection is no surprise."""
@@ -136,9 +138,23 @@ class Quality:
     """The same of the refined frames."""
 
 
-def refiner_loss(refined_BCHW: Tensor, target_BHWC: Tensor) -> Tensor:
-    """Mean absolute error of frames in 0…1 against uint8 ones; a scalar. The reconstructor reports the same number."""
-    return (refined_BCHW - target_BHWC.movedim(-1, 1) / 255).abs().mean()
+def refiner_loss(refined_BCHW: Tensor, *, canvas_BHWC: Tensor, target_BHWC: Tensor) -> Tensor:
+    """What is left of the canvas's errors, the squared one and half the absolute one; a scalar, 1.5 if nothing is won.
+
+    Relative to each frame's own, because otherwise the frames with the poorest canvases teach all there is. Mostly
+    squared, because absolute errors alone say which way to go, but hardly where it matters.
+
+    Args:
+        refined_BCHW: float frames, colours about 0…1.
+        canvas_BHWC: uint8 frames before they were refined.
+        target_BHWC: uint8 true frames.
+    """
+    canvas, target = (frames.movedim(-1, 1) / 255 for frames in (canvas_BHWC, target_BHWC))
+    before, after = ((frames - target).flatten(1) for frames in (canvas, refined_BCHW))
+    # An error of a level counts as none, so that exact canvases do not count beyond measure.
+    squared = after.square().mean(1) / (before.square().mean(1) + LEVEL**2)
+    absolute = after.abs().mean(1) / (before.abs().mean(1) + LEVEL)
+    return (squared + absolute / 2).mean()
 
 
 def canvas_view(clip: LabelledClip, *, random: bool, rng: np.random.Generator) -> CanvasView:
@@ -260,7 +276,8 @@ class Run:
         view = self._batch(stream)
         with settings.autocast():
             refined = self.refiner(CanvasTensors.of(view, device=self.device))
-        loss = refiner_loss(refined, torch.from_numpy(view.target).to(self.device))
+        canvas, target = (torch.from_numpy(frames).to(self.device) for frames in (view.canvas, view.target))
+        loss = refiner_loss(refined, canvas_BHWC=canvas, target_BHWC=target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.refiner.parameters(), settings.clip_norm)

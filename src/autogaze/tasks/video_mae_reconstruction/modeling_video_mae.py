@@ -268,7 +268,8 @@ def init_weights(module: nn.Module, *, std: float, generator: torch.Generator | 
 def _cells(table_1SC: Tensor, grid: PatchGrid, resize: Callable[[Tensor, int], Tensor]) -> Tensor:
     """(P, C) position entries of the cells of every scale, of a table of the class token and the finest scale."""
     finest_SC = table_1SC[0, 1:]
-    parts = [finest_SC if side == grid.sides[-1] else resize(finest_SC.float(), side) for side in grid.sides]
+    precise_SC = finest_SC.to(torch.promote_types(finest_SC.dtype, torch.float32))
+    parts = [finest_SC if side == grid.sides[-1] else resize(precise_SC, side) for side in grid.sides]
     return torch.cat([part.to(table_1SC.dtype) for part in parts])
 
 
