@@ -1,10 +1,11 @@
-"""What `autogaze evaluate` finds on a folder of clips, as one small JSON: patches at equal PSNR, and every setting.
+"""What an evaluation found, as one small JSON: patches at equal PSNR, and the means of every setting.
 
-    python benchmarks/evaluation_on_val.py FOLDER --evaluation DIR [--out FILE]
+    autogaze evaluate FOLDER --max-clips 1 --out DIR \\
+        --selectors replenish,difference,difference-paper,flow,detail,random,uniform,bundled
+    python benchmarks/evaluation_on_val.py DIR [--out FILE]
 
-Runs (or continues, or only reads, if it is complete) the evaluation of the first 16 frames of every video, resized to
-224 × 224, of all selectors without weights and the bundled gaze model at their default settings, into DIR. "kept" at
-a PSNR is read off a selector's Pareto front; intervals are over resampled videos. See docs/evaluation.md.
+Clips are the first 16 frames of every video, resized to 224 × 224; settings are the default ones. "kept" at a PSNR is
+read off a selector's Pareto front; intervals are over resampled videos. See docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -14,56 +15,34 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from autogaze.evaluation import evaluate
 from autogaze.evaluation.findings import at_equal_psnr
+from autogaze.evaluation.rows import ClipRow, SummaryRow
+from autogaze.evaluation.tables import CLIPS_CSV, SUMMARY_CSV, read_rows
 
-SELECTORS = ("replenish", "difference", "difference-paper", "flow", "detail", "random", "uniform", "bundled")
 SHOWN = (
-    "setting",
-    "selector",
-    "reconstructor",
-    "actual_gaze_ratio",
-    "reconstruction_loss",
-    "psnr",
-    "ssim",
-    "pixel_mse",
+    *("reconstructor", "selector", "setting", "clips", "actual_gaze_ratio", "reconstruction_loss", "psnr", "ssim"),
+    *("pixel_mse", "gaze_seconds", "reconstruction_seconds"),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--evaluation", type=Path, required=True)
-    parser.add_argument("--reconstructors", default="canvas")
+    parser.add_argument("evaluation", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    reconstructors = arguments.reconstructors.split(",")
-    found = evaluate(
-        [str(path) for path in sorted(arguments.folder.glob("*.mp4"))],
-        out=arguments.evaluation,
-        selectors=SELECTORS,
-        reconstructors=reconstructors,
-        max_clips=1,
-    )
-    metadata = json.loads((found.folder / "metadata.json").read_text())
+    metadata = json.loads((arguments.evaluation / "metadata.json").read_text())
+    clips = read_rows(arguments.evaluation / CLIPS_CSV, ClipRow)
+    summary = read_rows(arguments.evaluation / SUMMARY_CSV, SummaryRow)
+    names = list(dict.fromkeys(row.reconstructor for row in summary))
     result = {
         "machine": metadata["machine"],
         "versions": metadata["versions"],
-        "videos": len(found.videos),
-        "clips": len({row.clip_name for row in found.clips}),
+        "videos": len({row.video for row in clips}),
+        "clips": len({row.clip_name for row in clips}),
         "equal_psnr": {
-            name: [asdict(level) for level in at_equal_psnr(found.summary, found.clips, reconstructor=name)]
-            for name in reconstructors
+            name: [asdict(level) for level in at_equal_psnr(summary, clips, reconstructor=name)] for name in names
         },
-        "summary": [{name: getattr(row, name) for name in SHOWN} for row in found.summary],
-        "seconds_a_clip": {
-            selector: {
-                row.setting: {"gaze": row.gaze_seconds, "rebuild": row.reconstruction_seconds}
-                for row in found.summary
-                if row.selector == selector and row.reconstructor == reconstructors[0]
-            }
-            for selector in SELECTORS
-        },
+        "summary": [{name: getattr(row, name) for name in SHOWN} for row in summary],
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
