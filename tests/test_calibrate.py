@@ -334,7 +334,12 @@ class TestCommand:
             (("--levels", "1"), "levels must be at least 2, got 1"),
             (("--ratio", "0"), "ratio must be above 0 and at most 1"),
             (("--reconstructor", "canvass"), "'canvass' is no reconstructor"),
-            (("--clips-per-video", "0"), "clips-per-video|clips_per_video|can be promised from"),
+            (("--clips-per-video", "0"), "clips_per_video must be at least 1, got 0"),
+            (("--device", "abacus"), "device 'abacus' cannot be used on this machine"),
+            pytest.param(
+                *(("--device", "cuda"), "device 'cuda' cannot be used on this machine"),
+                marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has one"),
+            ),
         ],
     )
     def test_bad_words_are_one_line(

@@ -513,6 +513,15 @@ class TestSelectors:
         found = run(videos[1:], tmp_path, selectors=(small_random(), small_random()), max_clips=1)
         assert list(dict.fromkeys(row.selector for row in found.clips)) == ["random", "random-2"]
 
+    def test_of_long_names_are_drawn(self, videos: list[Path], tmp_path: Path) -> None:
+        selectors = [small_random(), small_random()]
+        for number, selector in enumerate(selectors):
+            selector.name = "n" * 240 + str(number)
+        found = run(videos[1:], tmp_path, selectors=selectors, max_clips=1, viz_clips=1, plots=True)
+        assert len(list((tmp_path / "visualizations").glob("*.png"))) == len(found.clips) == 4
+        report = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert report.count('src="data:image/webp') == 4
+
     def test_whose_grid_a_reconstructor_refuses_are_judged_by_the_others(
         self, videos: list[Path], tmp_path: Path
     ) -> None:
@@ -526,6 +535,14 @@ class TestSelectors:
 
 
 class TestArguments:
+    @pytest.mark.parametrize("what", ["selectors", "reconstructors"])
+    def test_what_is_named_twice_is_refused(self, videos: list[Path], tmp_path: Path, what: str) -> None:
+        name = {"selectors": "uniform", "reconstructors": "canvas"}[what]
+        options: dict[str, Any] = {what: (name, name)}
+        with pytest.raises(AutoGazeError, match=f"{name} is named twice; name each once"):
+            run(videos[1:], tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [

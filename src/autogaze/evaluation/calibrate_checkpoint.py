@@ -12,7 +12,7 @@ from autogaze.archive import atomic_path
 from autogaze.evaluation.calibrate import OnRun, calibrate
 from autogaze.evaluation.calibration_clips import Mode, OnError, read_clips
 from autogaze.evaluation.conformal import CalibrationError, check_alpha, fewest_clips
-from autogaze.loading import BUNDLED, checkpoint_path
+from autogaze.loading import BUNDLED, check_device, checkpoint_path
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.models.autogaze.calibration import CALIBRATION_NAME, Calibration
 from autogaze.models.autogaze.checkpoint import CONFIG_NAME, WEIGHTS_NAME, HubOptions, find_files
@@ -96,6 +96,10 @@ def calibrate_checkpoint(
     :func:`~autogaze.evaluation.calibrate.calibrate`, and raises their errors. ``device`` is where model and
     reconstructor run, as torch names it.
     """
+    if clips_per_video < 1:
+        raise CalibrationError(f"clips_per_video must be at least 1, got {clips_per_video}")
+    if device is not None:
+        check_device(device)
     destination = find_destination(checkpoint, out=out, overwrite=overwrite)
     if len(videos) * clips_per_video < fewest_clips(check_alpha(alpha)):
         raise CalibrationError(

@@ -15,7 +15,9 @@ of the Mᵢ is at most α (n + 1), so by exchangeability the last one's expectat
 level used is at most that. ∎
 
 A level that keeps more patches in one frame leads to other gazes in the next, so now and then a stricter level does
-worse. The largest risk of a clip at any stricter level tried counts instead of its own, as the paper advises.
+worse. The largest risk of a clip at any stricter level tried counts instead of its own, as the paper advises. Then the
+proof is of levels that were fixed beforehand; for those that are chosen by what the clips showed, as
+:func:`next_level` does, it holds as far as a stricter level does no worse.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from autogaze.archive import atomic_path
 from autogaze.captions import drawable, font, percent, shortened
 from autogaze.drawing import Backdrop, GazePainter, Rgb, check_fits
+from autogaze.evaluation.rows import ClipRow
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
@@ -24,6 +27,7 @@ MAX_COLUMNS = 8
 MAX_WIDTH_PX = 2400
 TITLE_KEY = "Title"
 """Under which the PNG carries its title as text."""
+_MOST_BYTES = 220  # of the 255 that file systems allow, with the ending and what a temporary file adds
 _MAX_THUMB_PX = (270, 340)  # width, height
 _MIN_THUMB_PX = 24
 _MIN_INNER_PX = 900
@@ -43,6 +47,17 @@ _HEAT: tuple[tuple[float, Rgb], ...] = (
     (0.78, (249, 160, 40)),
     (1.0, (255, 255, 235)),
 )
+
+
+def grid_name(row: ClipRow, *, with_reconstructor: bool) -> str:
+    """What the grid of a row's measurement is called before its ending: short enough for every file system."""
+    words = (row.clip_name, row.selector, row.setting, *((row.reconstructor,) if with_reconstructor else ()))
+    name = "_".join(word.replace("/", "-") for word in words)
+    encoded = os.fsencode(name)
+    if len(encoded) <= _MOST_BYTES:
+        return name
+    tail = f"-{hashlib.sha256(encoded).hexdigest()[:12]}"
+    return encoded[: _MOST_BYTES - len(tail)].decode(errors="ignore") + tail
 
 
 def write_grid(path: Path, *, frames: Frames, gaze: Gaze, reconstruction: Reconstruction, title: str) -> None:

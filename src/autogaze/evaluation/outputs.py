@@ -11,7 +11,7 @@ from typing import Any
 
 from autogaze.archive import atomic_path
 from autogaze.evaluation.facts import machine
-from autogaze.evaluation.grids import write_grid
+from autogaze.evaluation.grids import grid_name, write_grid
 from autogaze.evaluation.journal import JOURNAL, ClipRecord, VideoRecord
 from autogaze.evaluation.measure import Measurement
 from autogaze.evaluation.plan import Plan, Skipped
@@ -170,8 +170,7 @@ class Pictures:
             OSError: it cannot be written.
         """
         row = measurement.clip_row
-        words = (row.clip_name, row.selector, row.setting, *((row.reconstructor,) if self._several else ()))
-        name = "_".join(word.replace("/", "-") for word in words)
+        name = grid_name(row, with_reconstructor=self._several)
 
         def write() -> None:
             path = self._folder / GRIDS / f"{name}.png"

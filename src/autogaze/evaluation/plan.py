@@ -80,7 +80,7 @@ def make_plan(choices: Choices) -> Plan:
     Raises:
         BudgetError: a setting has a number that a selector would take if it were another.
         CheckpointError: there is no such selector or reconstructor, or it cannot be loaded.
-        AutoGazeError: the device does not exist, or nothing is left that can be measured.
+        AutoGazeError: the device does not exist, one is named twice, or nothing is left that can be measured.
         ValueError: an argument is not legal.
         ImportError: OpenCV is not installed (extra ``evaluate``).
     """
@@ -122,6 +122,10 @@ def make_plan(choices: Choices) -> Plan:
 
 def _loaded(asked: Sequence[Any], load: Callable[[Any], ThingT]) -> dict[str, ThingT]:
     """What was asked for under its name; of several of one name, under what tells their paths apart."""
+    named = [os.fspath(one) for one in asked if isinstance(one, (str, os.PathLike))]
+    if len(set(named)) < len(named):
+        twice = next(name for name in named if named.count(name) > 1)
+        raise AutoGazeError(f"{twice} is named twice; name each once")
     things = [load(one) for one in asked]
     names = [thing.name for thing in things]
     for name in {name for name in names if names.count(name) > 1}:

@@ -13,7 +13,7 @@ from statistics import fmean
 from PIL import Image, UnidentifiedImageError, features
 
 from autogaze.evaluation.curves import Kind, settings
-from autogaze.evaluation.grids import TITLE_KEY
+from autogaze.evaluation.grids import TITLE_KEY, grid_name
 from autogaze.evaluation.rows import ClipRow
 
 _QUALITY = 80
@@ -84,8 +84,7 @@ def grids(folder: Path, *, clips: Sequence[ClipRow], most_bytes: int) -> Grids:
 
 def _stems(row: ClipRow) -> tuple[str, str]:
     """What a row's grid may be called, without its ending."""
-    words = [word.replace("/", "-") for word in (row.clip_name, row.selector, row.setting, row.reconstructor)]
-    return "_".join(words), "_".join(words[:-1])
+    return grid_name(row, with_reconstructor=True), grid_name(row, with_reconstructor=False)
 
 
 def _wanted(files: Mapping[str, Path], clips: Sequence[ClipRow]) -> list[str]:

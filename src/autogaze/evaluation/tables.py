@@ -33,7 +33,8 @@ class TableError(AutoGazeError):
 def write_rows(path: str | os.PathLike[str], rows: Iterable[RowT], *, kind: type[RowT]) -> None:
     """Write dataclasses of one kind as CSV with a heading; the file appears whole or not at all.
 
-    Equal rows give equal bytes. Numbers are as short as they can be without loss, infinity is ``inf``, None an empty cell, a tuple a JSON list.
+    Equal rows give equal bytes. Numbers are as short as they can be without loss, infinity is ``inf``, None an empty
+    cell, a tuple a JSON list.
 
     Raises:
         OSError: the file cannot be written.
