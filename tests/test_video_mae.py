@@ -20,7 +20,7 @@ from autogaze.models.autogaze.processing_autogaze import IMAGE_MEAN, IMAGE_STD
 from autogaze.packing import PaddedGaze, pack, unpack
 from autogaze.tasks.video_mae_reconstruction.configuration_video_mae import VideoMAEConfig, base, large, tiny
 from autogaze.tasks.video_mae_reconstruction.modeling_video_mae import position_table, scale_patches
-from autogaze.tasks.video_mae_reconstruction.video_mae import MeanAbsoluteError, VideoMAE
+from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 from autogaze.tiling import tile_layout
 from video_mae_samples import GRID, LargestTensor, clips, gaze_of, random_cells, small_config, small_model
 
@@ -344,7 +344,7 @@ def test_the_default_loss_is_the_weighted_mean_absolute_error() -> None:
     error = (output.reconstruction - video).abs().mean((2, 3, 4))
     torch.testing.assert_close(output.loss_each_reconstruction_frame, 2 * error)
     torch.testing.assert_close(output.loss_mean, output.loss_each_reconstruction_frame.mean(1))
-    assert MeanAbsoluteError(weight=2).unit.startswith("2 × mean absolute error")
+    assert model.loss_unit.startswith("2 × mean absolute error")
 
 
 def test_a_given_loss_judges_and_is_no_part_of_the_model() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,6 +69,60 @@ def test_a_published_configuration_keeps_its_words(tmp_path: Path) -> None:
 def test_names_may_carry_the_prefixes_of_wrappers(folder: Path, prefix: str) -> None:
     rewrite(folder, lambda weights: {prefix + name: weight for name, weight in weights.items()})
     assert_same(VideoMAE.from_pretrained(folder), small_model())
+
+
+def rewrite_config(folder: Path, changes: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"], "transformers_version": "4.51.3"},
+        {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3, "norm_pix_loss": True, "mask_ratio": 0.75},
+        {"image_size": [32, 32], "patch_size": [16, 16], "loss_weights": 1},
+        {"hidden_dropout_prob": 0.0, "torch_dtype": None, "id2label": {"0": "a"}, "initializer_range": None},
+    ],
+)
+def test_what_else_a_configuration_says_does_no_harm(folder: Path, changes: dict[str, Any]) -> None:
+    rewrite_config(folder, changes)
+    model = VideoMAE.from_pretrained(folder)
+    assert_same(model, small_model())
+    assert model.config.scales_px == (16, 32)
+
+
+def test_a_lone_scale_may_be_a_number_and_times_none(tmp_path: Path) -> None:
+    model = small_model(scales="32", time_embed=False)
+    model.save_pretrained(tmp_path)
+    rewrite_config(tmp_path, {"scales": 32, "max_num_frames": None})
+    assert_same(VideoMAE.from_pretrained(tmp_path), model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "2 layers of the encoder instead of 1000000000"),
+        ({"decoder_num_hidden_layers": 10**9}, "2 layers of the decoder instead of 1000000000"),
+        ({"image_size": 16 * 10**8, "scales": f"{16 * 10**8}"}, r"position_embeddings \(1, 5, 24\) instead of"),
+        ({"hidden_size": 10**12}, r"position_embeddings \(1, 5, 24\) instead of"),
+        ({"max_num_frames": 10**15}, r"time_embed \(20, 24\) instead of"),
+        ({"scale_embed": False}, "not known: decoder.decoder_scale_embed"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be a whole number above 0"),
+    ],
+)
+def test_a_configuration_of_another_network_is_refused_before_it_is_built(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    rewrite_config(folder, changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        VideoMAE.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_are_above_zero() -> None:
+    with pytest.raises(ValueError, match="num_attention_heads must be above 0, got 0"):
+        small_config(num_attention_heads=0)
 
 
 def test_device_dtype_and_loss_are_the_callers(folder: Path) -> None:
@@ -237,14 +292,29 @@ def spoiled(kind: str, path: Path) -> None:
     elif kind == "empty":
         path.write_bytes(b"")
     else:
-        things = {"list": [1, 2], "number": 3, "names": {"a": {"b": 1}}, "other": {"a": torch.zeros(1)}}
+        things: dict[str, Any] = {
+            "list": [1, 2],
+            "number": 3,
+            "names": {"a": {"b": 1}},
+            "other": {"a": torch.zeros(1)},
+            "wraps itself": {},
+            "many layers": {**published_weights(published_like()), "vit.encoder.layer.999999999.a": torch.zeros(1)},
+            "no axes": {**published_weights(published_like()), "module.mae.vit.embeddings.scale_embed": torch.ones(())},
+        }
+        things["wraps itself"]["model"] = things["wraps itself"]
         torch.save(things[kind], path)
 
 
-@pytest.mark.parametrize("kind", ["truncated", "flipped", "text", "empty", "list", "number", "names", "other"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("truncated", "flipped", "text", "empty", "list", "number", "names", "other", "wraps itself"),
+        *("many layers", "no axes"),
+    ],
+)
 def test_damaged_pickles_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     spoiled(kind, tmp_path / "videomae.pt")
-    with pytest.raises(CheckpointError, match=r"videomae\.pt") as caught:
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))) as caught:
         VideoMAE.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -373,7 +443,7 @@ def test_an_encoder_alone_gets_a_fresh_decoder(image_mae: Any, tmp_path: Path) -
         ({"hidden_act": "relu"}, None, "hidden_act must be 'gelu', got 'relu'"),
         ({"qkv_bias": False}, None, "qkv_bias must be True"),
         ({"image_size": [48, 64]}, None, "image_size must be a whole number"),
-        ({"num_hidden_layers": 3}, None, "missing: vit.encoder.layer.2"),
+        ({"num_hidden_layers": 3}, None, "2 layers of the encoder instead of 3"),
         ({}, replace(STILL, hidden_size=32, num_attention_heads=2), "instead of"),
         ({"num_attention_heads": 5}, STILL, "5 heads must divide"),
     ],

@@ -32,6 +32,7 @@ IMAGE_MAE_TYPE = "vit_mae"
 _FROZEN = ("dinov2_reg.", "siglip2.")
 # Where trainers and wrappers put a model, in pickles and in names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "mae")
+_ENCODER_LAYER, _DECODER_LAYER = r"vit\.encoder\.layer\.(\d+)\.", r"decoder\.decoder_layers\.(\d+)\."
 _TABLES = ("vit.embeddings.position_embeddings", "decoder.decoder_pos_embed")
 # Heads leave no trace in the shapes. Every ViT-MAE has heads of 64 channels, but for the huge one; and all their
 # decoders are 512 channels wide with 16 heads.
@@ -116,7 +117,8 @@ def read_checkpoint(
     config_path, weights_path = find_files(source, hub, weights_names=WEIGHTS_NAMES)
     pickled = weights_path.suffix != ".safetensors"
     stored = read_json_object(config_path) if config_path.exists() or not (pickled or config) else None
-    is_image_mae = stored is not None and stored.get("model_type") == IMAGE_MAE_TYPE
+    # Scales are what an image autoencoder has not: a video autoencoder may carry the type of the one it started from.
+    is_image_mae = stored is not None and stored.get("model_type") == IMAGE_MAE_TYPE and "scales" not in stored
     if stored is not None and not is_image_mae and config is None:
         config = VideoMAEConfig.from_json_file(config_path)
     # An image autoencoder reads colours as image models do.
@@ -126,6 +128,7 @@ def read_checkpoint(
         return _from_image_mae(stored, weights, config=config, space=space, path=config_path)
     if config is None:
         config = deduced_config(weights, path=weights_path)
+    _check_sizes(config, weights, path=weights_path)
     return VideoMAECheckpoint(config=config, weights=weights, space=space, ignored=ignored)
 
 
@@ -146,13 +149,13 @@ def deduced_config(weights: Mapping[str, Tensor], *, path: Path) -> VideoMAEConf
         times = weights.get("vit.embeddings.time_embed")
         return VideoMAEConfig(
             hidden_size=hidden,
-            num_hidden_layers=_count(weights, r"vit\.encoder\.layer\.(\d+)\."),
+            num_hidden_layers=_count(weights, _ENCODER_LAYER),
             num_attention_heads=_HEADS.get(hidden, _heads(hidden)),
             intermediate_size=weights["vit.encoder.layer.0.intermediate.dense.weight"].shape[0],
             image_size=image_px,
             patch_size=patch_px,
             decoder_hidden_size=decoder_hidden,
-            decoder_num_hidden_layers=_count(weights, r"decoder\.decoder_layers\.(\d+)\."),
+            decoder_num_hidden_layers=_count(weights, _DECODER_LAYER),
             decoder_num_attention_heads=_DECODER_HEADS.get(decoder_hidden, _heads(decoder_hidden)),
             decoder_intermediate_size=weights["decoder.decoder_layers.0.intermediate.dense.weight"].shape[0],
             scales=_scales(1 if scales is None else len(scales), image_px),
@@ -162,14 +165,40 @@ def deduced_config(weights: Mapping[str, Tensor], *, path: Path) -> VideoMAEConf
         )
     except KeyError as error:
         raise CheckpointError(f"{path} holds no VideoMAE: it has no weight {error}") from error
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         raise CheckpointError(
             f"{path} does not say what network it is ({error}); put a config.json with its sizes beside it"
         ) from error
 
 
+def _check_sizes(config: VideoMAEConfig, weights: Mapping[str, Tensor], *, path: Path) -> None:
+    """Refuse a configuration of a larger network before one is built, which might take all the memory there is.
+
+    A decoder may be missing altogether.
+
+    Raises:
+        CheckpointError: there are fewer layers, or tables of positions are of another shape.
+    """
+    cells = config.grid.sides[-1] ** 2
+    problems = [
+        f"{name} {tuple(weights[name].shape)} instead of {shape}"
+        for name, shape in zip(
+            _TABLES, ((1, 1 + cells, config.hidden_size), (1, 1 + cells, config.decoder_hidden_size)), strict=True
+        )
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    for part, pattern, wanted in (
+        ("encoder", _ENCODER_LAYER, config.num_hidden_layers),
+        ("decoder", _DECODER_LAYER, config.decoder_num_hidden_layers),
+    ):
+        if (count := _count(weights, pattern)) < wanted and (count or part == "encoder"):
+            problems.append(f"{count} layers of the {part} instead of {wanted}")
+    if problems:
+        raise CheckpointError(f"{path} does not fit its configuration: {'; '.join(problems)}")
+
+
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max((int(found[1]) for name in weights if (found := re.match(pattern, name))), default=-1)
+    return len({found[1] for name in weights if (found := re.match(pattern, name))})
 
 
 def _heads(width: int) -> int:
@@ -199,11 +228,15 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # broken bytes make the unpickler raise just about anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} cannot be read, or is damaged: {reason}") from error
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
-        content = next((content[name] for name in _WRAPPERS if name in content), None)
+    for _ in _WRAPPERS:
+        if isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+            content = next((content[name] for name in _WRAPPERS if name in content), None)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds no weights; a checkpoint maps names to tensors")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise CheckpointError(f"{path} holds no weights; a checkpoint maps names to tensors")
+    return weights
 
 
 def _own(weights: Mapping[str, Tensor], *, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -236,17 +269,17 @@ def _from_image_mae(
         if stored.get(name, legal) != legal:
             raise CheckpointError(f"{path}: {name} must be {legal!r}, got {stored[name]!r}")
     sizes: dict[str, Any] = {name: stored.get(name, default) for name, default in _IMAGE_MAE_DEFAULTS.items()}
-    for name in ("image_size", "patch_size"):
-        if isinstance(sizes[name], list) and len(set(sizes[name])) == 1:
-            sizes[name] = sizes[name][0]
-    published = sizes["image_size"] == PUBLISHED_SCALES_PX[-1]
-    scales = "+".join(map(str, PUBLISHED_SCALES_PX)) if published else str(sizes["image_size"])
+    side = sizes["image_size"]
+    side = side[0] if isinstance(side, list) and side else side
+    scales = "+".join(map(str, PUBLISHED_SCALES_PX)) if side == PUBLISHED_SCALES_PX[-1] else str(side)
+    own = VideoMAEConfig.from_dict({**sizes, "scales": scales})
+    named = {_renamed(name): weight for name, weight in weights.items()}
+    _check_sizes(own, named, path=path)
     if config is None:
-        config = VideoMAEConfig.from_dict({**sizes, "scales": scales})
+        config = own
     else:  # what leaves no trace in the shapes is the checkpoint's to say
         told = {name: sizes[name] for name in sizes if name.endswith("heads") or name == "layer_norm_eps"}
         config = VideoMAEConfig.from_dict({**config.to_dict(), **told})
-    named = {_renamed(name): weight for name, weight in weights.items()}
     for table in _TABLES:
         if table in named:
             named[table] = _table(named[table], side=config.grid.sides[-1])

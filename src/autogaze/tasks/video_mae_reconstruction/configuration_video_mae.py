@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -67,6 +67,9 @@ class VideoMAEConfig(Configuration):
     """Keys of the file that mean nothing here."""
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.type == "int" and getattr(self, item.name) < 1:
+                raise ValueError(f"{item.name} must be above 0, got {getattr(self, item.name)}")
         for width, heads in (
             (self.hidden_size, self.num_attention_heads),
             (self.decoder_hidden_size, self.decoder_num_attention_heads),
@@ -118,10 +121,21 @@ class VideoMAEConfig(Configuration):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The configuration in a mapping; keys this class does not know are kept in ``extra``.
 
+        What says nothing (null) is left to the default, a lone scale or weight may be a number, and a side may be two
+        equal ones.
+
         Raises:
             CheckpointError: a value is missing or of the wrong kind.
         """
-        return super().from_dict({name: value for name, value in data.items() if name != "model_type"})
+        plain = {name: value for name, value in data.items() if name != "model_type" and value is not None}
+        for name in ("scales", "loss_weights"):
+            if isinstance(plain.get(name), (int, float)) and not isinstance(plain[name], bool):
+                plain[name] = f"{plain[name]:g}"
+        for name in ("image_size", "patch_size"):
+            side = plain.get(name)
+            if isinstance(side, list) and len(side) == 2 and side[0] == side[1]:
+                plain[name] = side[0]
+        return super().from_dict(plain)
 
     @classmethod
     def from_json_file(cls, path: Path) -> Self:
