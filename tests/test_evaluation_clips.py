@@ -118,3 +118,8 @@ def test_motion_vectors_come_along(tmp_path: Path) -> None:
     assert vectors is not None
     assert len(vectors) == 5
     assert [len(of_frame) > 0 for of_frame in vectors] == [False, True, True, True, True]
+
+
+def test_a_named_clip_is_expected_as_soon_as_its_last_frame_is_there() -> None:
+    cutting = Cutting(clip_len=4, stride=2, clip_starts=(0, 3))  # the second one ends with frame 9
+    assert [cutting.expected(frames) for frames in (6, 9, 10, None)] == [1, 1, 2, 2]
