@@ -369,6 +369,13 @@ class TestFolder:
             run(videos, plain.folder, **options)
         assert tables(plain.folder) == before
 
+    def test_pictures_of_somebody_else_are_never_removed(self, videos: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "plots").mkdir()
+        (tmp_path / "plots" / "mine.png").write_bytes(b"dear to me")
+        with pytest.raises(OutputError, match=r"plots/mine\.png is a picture of no evaluation"):
+            run(videos[:1], tmp_path, overwrite=True)
+        assert (tmp_path / "plots" / "mine.png").read_bytes() == b"dear to me"
+
     def test_starts_over_if_asked(self, videos: list[Path], tmp_path: Path) -> None:
         run(videos, tmp_path, viz_clips=1)
         (tmp_path / "notes.txt").write_text("mine")

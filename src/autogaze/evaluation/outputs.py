@@ -76,6 +76,10 @@ def claim(folder: Path, *, overwrite: bool) -> None:
         *(str(path.relative_to(folder)) for kind in (PLOTS, GRIDS) for path in folder.glob(f"{kind}/*.png")),
     ]
     if overwrite:
+        if len(names) > len(_FILES) and not (folder / JOURNAL).exists():
+            raise OutputError(
+                f"{folder / names[-1]} is a picture of no evaluation, and would be lost; choose another --out"
+            )
         for name in (JOURNAL, *names):
             (folder / name).unlink(missing_ok=True)
         return
