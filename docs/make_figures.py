@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "src" / "autogaze" / "checkpoints" / "gaze" / "README.md")
+CARDS = ROOT / "src" / "autogaze" / "checkpoints"
+PAGES = (ROOT / "README.md", CARDS / "gaze" / "README.md", CARDS / "refiner" / "README.md")
 SHOWN = (
     *("threshold 0.050", "threshold 0.025", "random patches, same number in every frame", "threshold 0.012"),
     *("ratio 0.05 per frame", "ratio 0.05 per clip"),
@@ -169,6 +170,25 @@ def evaluation(data: dict[str, Any]) -> str:
     )
 
 
+def refined(data: dict[str, Any]) -> str:
+    """What the refiner adds to the canvas, for the same gazes."""
+    lines = ["| selection | kept | canvas | refined | mean error | SSIM |", "|:--|--:|--:|--:|--:|--:|"]
+    for row in data["rows"]:
+        before, after = row["canvas"], row["refined"]
+        lines.append(
+            f"| {row['selection']} | {row['kept']:.1%} | {before['psnr_db']:.2f} dB | {after['psnr_db']:.2f} dB "
+            f"| {before['loss']:.4f} → {after['loss']:.4f} | {before['ssim']:.3f} → {after['ssim']:.3f} |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Means over {data['clips']} validation clips of 16 frames at 224×224, from "
+            "`benchmarks/refiner_on_val.py`; PSNR counts a frame without any error as 100 dB.",
+        ]
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "replenish": ("replenish_table.json", replenish),
     "gaze-speed": ("gaze_speed.json", gaze_speed),
@@ -176,6 +196,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "bundled": ("selectors_on_val.json", bundled),
     "equal-loss": ("selectors_on_val.json", equal_loss),
     "limits": ("selectors_on_val.json", limits),
+    "refined": ("refiner_on_val.json", refined),
     "evaluation": ("evaluation_on_val.json", evaluation),
 }
 

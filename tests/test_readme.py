@@ -19,13 +19,13 @@ import autogaze
 from autogaze import cli
 
 ROOT = Path(__file__).parents[1]
-CARD = ROOT / "src" / "autogaze" / "checkpoints" / "gaze" / "README.md"
+CARDS = sorted((ROOT / "src" / "autogaze" / "checkpoints").glob("*/README.md"))
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").glob("*.md")),
-    CARD,
+    *CARDS,
 ]
 TOLERANCE = 0.02
 """Relative; another build of FFmpeg may round colours otherwise, and a few gazes with them."""
@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
 def page_name(page: Path) -> str:
-    return "model card" if page == CARD else page.name
+    return f"card of {page.parent.name}" if page in CARDS else page.name
 
 
 @dataclass(frozen=True, kw_only=True)
