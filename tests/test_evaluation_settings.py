@@ -35,8 +35,26 @@ class TestDefaults:
     def test_of_a_gaze_model_are_the_usual_ones_and_clip_ratios(self) -> None:
         assert [point.name for point in default_settings(gaze_model())] == [
             *("ratio_0.10", "ratio_0.25", "ratio_0.50", "ratio_0.75", "ratio_0.75_task_0.70", "task_0.70"),
-            *("ratio_1.00", *CLIP_RATIOS),
+            *("task_0.525", "task_0.98", "task_1.40", "ratio_1.00", *CLIP_RATIOS),
         ]
+
+    def test_of_a_calibrated_gaze_model_spread_over_what_it_promises(self) -> None:
+        model = AutoGaze(small_config())
+        pairs = [(0.1 * step, 0.0100004 * step) for step in range(1, 10)]
+        model.calibration = calibration(*pairs)
+        selector = AutoGazeSelector(model)
+        default = selector.default_budget.threshold
+        thresholds = [point.budget.threshold for point in default_settings(selector) if point.ratio is None]
+        assert thresholds == [default, 0.01001, 0.03001, 0.05001, 0.07001, 0.09001]
+        assert [point.name for point in playable(selector, default_settings(selector))[0]].count("task_0.01001") == 1
+
+    @pytest.mark.parametrize("pairs", [[(0.5, 0.2)], [(0.5, 0.2), (0.6, 0.2)], [(0.5, 0.2), (0.6, 0.4)]])
+    def test_of_few_promises_are_each_there_once(self, pairs: list[tuple[float, float]]) -> None:
+        model = AutoGaze(small_config())
+        model.calibration = calibration(*pairs)
+        names = [point.name for point in default_settings(AutoGazeSelector(model))]
+        assert len(set(names)) == len(names)
+        assert {f"task_{number(threshold)}" for _, threshold in pairs} <= set(names)
 
     def test_speak_of_the_threshold_of_the_selector(self) -> None:
         points = {point.name: point.budget for point in default_settings(Replenish())}
@@ -44,6 +62,7 @@ class TestDefaults:
         assert points["ratio_0.75_task_0.025"] == Budget(ratio=0.75, threshold=0.025)
         assert points["clip_0.10"] == Budget(ratio=0.1, per="clip")
         assert points["ratio_0.10"] == Budget(ratio=0.1)
+        assert sum(name.startswith("task_") for name in points) == 1  # ratios of clips do as well
 
     def test_have_no_threshold_where_the_selector_has_none(self) -> None:
         names = [point.name for point in default_settings(make_selector("random"))]

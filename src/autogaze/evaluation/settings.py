@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +13,19 @@ from autogaze.errors import BudgetError, PromiseError
 from autogaze.grid import FrameLayout
 from autogaze.selectors.base import Budget, Selector
 
+if TYPE_CHECKING:
+    from autogaze.models.autogaze.calibration import Calibration
+
 DEFAULT_RATIOS = (0.10, 0.25, 0.50, 0.75, 1.00)
 """Shares of every frame's patches."""
 DEFAULT_CAP = 0.75
 """Share of every frame's patches that the default threshold is also tried with."""
 DEFAULT_CLIP_RATIOS = (0.01, 0.02, 0.03, 0.05, 0.10, 0.25)
 """Shares of a clip's patches that its frames divide among themselves."""
+DEFAULT_THRESHOLD_STEPS = (0.75, 1.4, 2.0)
+"""Multiples of the default threshold that are also tried where thresholds stand in for ratios of a clip."""
+_PROMISES = 5
+"""Promised thresholds that are tried instead of such multiples."""
 _PLAIN = re.compile(r"[\w.+=@-]+")
 _HARMLESS = 0.5
 """A ratio and a threshold that whoever takes such limits at all does not refuse."""
@@ -75,7 +83,12 @@ def number(limit: float) -> str:
 
 
 def default_settings(selector: Selector) -> tuple[OperatingPoint, ...]:
-    """Ratios of frames; the selector's own threshold, alone and under a ratio, if it has one; ratios of clips."""
+    """Ratios of frames; the selector's own threshold, alone and under a ratio, if it has one; ratios of clips.
+
+    A selector that stops at thresholds but cannot share a budget over a clip has further thresholds: only along these
+    do its frames differ in what they keep, as they do along the ratios of clips. With a calibration they are the first
+    and the last it promises and the quartiles between, otherwise multiples of the default.
+    """
     threshold = selector.default_budget.threshold
     of_threshold = (
         ()
@@ -83,6 +96,7 @@ def default_settings(selector: Selector) -> tuple[OperatingPoint, ...]:
         else (
             OperatingPoint.of(ratio=DEFAULT_CAP, threshold=threshold),
             OperatingPoint.of(threshold=threshold),
+            *(OperatingPoint.of(threshold=further) for further in _further_thresholds(selector, threshold)),
         )
     )
     *capped, all_patches = (OperatingPoint.of(ratio=ratio) for ratio in DEFAULT_RATIOS)
@@ -92,6 +106,19 @@ def default_settings(selector: Selector) -> tuple[OperatingPoint, ...]:
         all_patches,
         *(OperatingPoint.of(clip_ratio=ratio) for ratio in DEFAULT_CLIP_RATIOS),
     )
+
+
+def _further_thresholds(selector: Selector, default: float) -> list[float]:
+    """Thresholds to try beside the default one, ascending; none where ratios of a clip do as well."""
+    if _refusal(selector, Budget(ratio=_HARMLESS, per="clip")) is None:
+        return []
+    calibration: Calibration | None = getattr(getattr(selector, "model", None), "calibration", None)
+    if calibration is None:
+        found = {float(f"{default * step:.3g}") for step in DEFAULT_THRESHOLD_STEPS}
+    else:
+        places = np.linspace(0, len(calibration.promises) - 1, _PROMISES).round().astype(int)
+        found = {calibration.default_threshold(calibration.promises[place].level) for place in places}
+    return sorted(found - {default})
 
 
 def settings_of(
