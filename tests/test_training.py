@@ -139,6 +139,14 @@ def test_a_finished_run_does_nothing_more(footage: Path, tmp_path: Path) -> None
     assert len(events(tmp_path, "step")) == 2
 
 
+def test_a_state_is_not_replaced_by_a_new_run(footage: Path, tmp_path: Path) -> None:
+    Run(settings(footage, tmp_path, steps=1)).train()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(TrainingError, match=r"holds the state of a run; --resume goes on, another --out starts anew"):
+        Run(settings(footage, tmp_path, steps=1))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_sigterm_saves(footage: Path, tmp_path: Path) -> None:
     from autogaze.training.stopping import stopping_on_sigterm
 

@@ -100,6 +100,16 @@ def test_four_steps_are_two_and_two(footage: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_a_state_is_not_replaced_by_a_new_run(footage: Path, tmp_path: Path) -> None:
+    Run(settings(footage, tmp_path, steps=1)).train()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(TrainingError, match=r"holds the state of a run; --resume goes on, another --out starts anew"):
+        Run(settings(footage, tmp_path, steps=1))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / "state" / "step-00000001" / "progress.json").unlink()  # without it there is nothing to go on from
+    Run(settings(footage, tmp_path, steps=1))
+
+
 def test_the_checkpoint_is_a_reconstructor_and_better_than_the_canvas(footage: Path, tmp_path: Path) -> None:
     changes = {"steps": 40, "peak_lr": 3e-3, "average": 0.5, "images": None, "random_gazes": 0.0}
     run = settings(footage, tmp_path, val=footage / "videos", **changes)

@@ -23,7 +23,7 @@ from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig
 from autogaze.training.objective import Terms, score
 from autogaze.training.pool import Batch, ClipPool, collate
 from autogaze.training.settings import NTPSettings, TrainingError
-from autogaze.training.state import Averaged, Progress, load_state, save_state
+from autogaze.training.state import Averaged, Progress, check_unused, load_state, save_state
 from autogaze.training.stopping import stopping_on_sigterm
 
 LOG = logging.getLogger(__name__)
@@ -49,10 +49,13 @@ class Run:
 
         Raises:
             CheckpointError: ``init`` or the state cannot be loaded.
+            TrainingError: there is a state in ``out``, and the run is not to go on from it.
         """
         self.settings = settings
         self.device = settings.torch_device()
         self._started = time.monotonic()
+        if not settings.resume:
+            check_unused(settings.out)
         settings.out.mkdir(parents=True, exist_ok=True)
         self.model = _fresh_model(settings).to(self.device).train()
         if settings.compile:

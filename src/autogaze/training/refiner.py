@@ -24,7 +24,7 @@ from autogaze.gaze import Gaze
 from autogaze.reconstructors.provenance import CanvasRecorder, CanvasView
 from autogaze.reconstructors.refiner import CanvasTensors, Refiner, RefinerConfig
 from autogaze.training.settings import TrainingError
-from autogaze.training.state import Averaged, Progress, load_state, save_state
+from autogaze.training.state import Averaged, Progress, check_unused, load_state, save_state
 from autogaze.training.stopping import stopping_on_sigterm
 
 LOG = logging.getLogger(__name__)
@@ -176,10 +176,13 @@ class Run:
 
         Raises:
             CheckpointError: the state cannot be loaded.
+            TrainingError: there is a state in ``out``, and the run is not to go on from it.
         """
         self.settings = settings
         self.device = settings.torch_device()
         self._started = time.monotonic()
+        if not settings.resume:
+            check_unused(settings.out)
         settings.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
         config = RefinerConfig(widths=settings.widths, blocks=settings.blocks)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from autogaze.archive import atomic_path
 from autogaze.errors import CheckpointError
+from autogaze.training.settings import TrainingError
 
 PROGRESS_NAME = "progress.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -48,6 +49,16 @@ class Averaged:
         decay = min(self.decay, (1 + step) / (10 + step))
         now = model.state_dict()
         torch._foreach_lerp_(list(self.weights.values()), [now[name] for name in self.weights], 1 - decay)
+
+
+def check_unused(out: Path) -> None:
+    """Refuse a folder whose ``state`` a new run would replace.
+
+    Raises:
+        TrainingError: there is a complete state in it.
+    """
+    if _complete(out / "state"):
+        raise TrainingError(f"{out} holds the state of a run; --resume goes on, another --out starts anew")
 
 
 def save_state(
@@ -86,7 +97,7 @@ def load_state(
     Raises:
         CheckpointError: the state is damaged or of another model.
     """
-    found = [path for path in _folders(Path(folder)) if (path / PROGRESS_NAME).is_file()]
+    found = _complete(Path(folder))
     if not found:
         return None
     newest = found[-1]
@@ -117,6 +128,10 @@ def _load_moments(
         if step
     }
     optimizer.load_state_dict(state)
+
+
+def _complete(folder: Path) -> list[Path]:
+    return [path for path in _folders(folder) if (path / PROGRESS_NAME).is_file()]
 
 
 def _folders(folder: Path) -> list[Path]:
