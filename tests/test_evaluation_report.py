@@ -168,6 +168,33 @@ def test_nothing_missing_is_told_too(tmp_path):
     assert "no video failed" in page_of(tmp_path, make_rows({"a": 1.0}), {}).text
 
 
+def skipped(selector: str, settings: list[str], reason: str = "cannot") -> list[dict[str, str | None]]:
+    return [
+        {"selector": selector, "setting": one, "reconstructor": None, "reason": f"{reason} {one}"} for one in settings
+    ]
+
+
+def test_selectors_without_budgets_over_a_clip_are_named(tmp_path):
+    def told(clipless: list[str]) -> str:
+        whole, part = make_rows({"random": 2.0}), make_rows({"gaze": 1.0, "look": 1.5}, points=(*RATIOS, THRESHOLD))
+        rows = Rows(frames=[], clips=whole.clips + part.clips, summary=whole.summary + part.summary)
+        lines = [one for name in clipless for one in skipped(name, ["clip_0.02", "clip_0.05"])]
+        return page_of(tmp_path, rows, {"skipped": lines}).text.partition("What was measured")[2]
+
+    assert "gaze cannot share a budget over a clip; its points are thresholds and shares" in told(["gaze"])
+    assert "gaze, look cannot share a budget over a clip; their points are" in told(["look", "gaze", "never measured"])
+    assert "cannot share a budget" not in told(["random"])  # it has shared others
+    assert "cannot share a budget" not in told([])
+
+
+@pytest.mark.parametrize(("selector", "is_open"), [("a", True), ("never measured", False)])
+def test_much_that_was_skipped_is_open_if_it_is_of_a_measured_selector(tmp_path, selector, is_open):
+    lines = skipped(selector, [f"ratio_0.{number}" for number in range(10, 30)])
+    page_of(tmp_path, make_rows({"a": 1.0}), {"skipped": lines})
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ("<details open><summary>Skipped (20)" in html) == is_open
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -281,6 +308,21 @@ def test_grids_are_shown_by_clip_thresholds_first(tmp_path):
     assert found.left_out == 1
     with Image.open(io.BytesIO(base64.b64decode(found.by_clip[""][0].uri.partition(",")[2]))) as image:
         assert image.size == (64, 64) == (found.by_clip[""][0].width_px, found.by_clip[""][0].height_px)
+
+
+def test_all_grids_but_three_are_folded_away(tmp_path):
+    for clip in ("v0", "v1"):
+        for setting in ("task_0.025", "clip_0.02", "clip_0.05", "ratio_0.10", "ratio_0.75"):
+            put_grid(tmp_path / "visualizations", f"{clip}_a_{setting}")
+    page = page_of(tmp_path, make_rows({"a": 1.0}))
+    assert len(page.values("src")) == 10
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    part = html[html.index('id="grids"') : html.index('id="worst"')]
+    assert part.partition("<details")[0].count("<img") == 3
+    assert re.findall(r"<details[^>]*><summary>[^<]*", part) == [
+        "<details><summary>v0 (2 more)",
+        "<details><summary>v1 (5)",
+    ]
 
 
 def test_grids_beyond_the_limit_are_left_out_and_counted(tmp_path, monkeypatch):

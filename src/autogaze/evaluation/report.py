@@ -16,7 +16,7 @@ from autogaze.evaluation.fronts import FAR
 from autogaze.evaluation.plots import HEATMAP, PER_FRAME, TIME, TRADEOFF
 from autogaze.evaluation.report_images import grids, plot
 from autogaze.evaluation.report_tables import colors_of, equal_psnr_table, full_table, matrix, worst_clips
-from autogaze.evaluation.report_words import facts, findings, missing, subtitle
+from autogaze.evaluation.report_words import facts, findings, missing, subtitle, without_clip_budgets
 from autogaze.evaluation.rows import ClipRow, SummaryRow
 from autogaze.extras import require
 
@@ -97,6 +97,7 @@ def _context(
             has_worst=bool(worst),
         ),
         "findings": findings(equal, summary, clips),
+        "without_clip_budgets": without_clip_budgets(metadata, summary, clips),
         "equal_tables": [table for table in tables if table is not None],
         "intervals": any(cost.interval for found in equal.values() for one in found for cost in one.costs),
         "exact_db": f"{EXACT_DB:g}",
@@ -108,7 +109,7 @@ def _context(
         "more": more,
         "grids": chosen_grids,
         "worst_tables": worst,
-        "missing": missing(metadata),
+        "missing": missing(metadata, summary),
         "command": metadata.get("command"),
         "recorded": json.dumps(metadata, indent=1, ensure_ascii=False, default=str),
     }

@@ -12,6 +12,7 @@ from autogaze.evaluation.rows import ClipRow, SummaryRow
 
 _MOST_LISTED = 6
 _SHORT_HASH = 12
+_MOST_OPEN = 12
 
 
 def subtitle(summary: Sequence[SummaryRow], clips: Sequence[ClipRow]) -> str:
@@ -42,6 +43,24 @@ def findings(
             if win is not None:
                 sentences.append(f"Rebuilt by {name}, {win_sentence(win, known=known)}")
     return sentences
+
+
+def without_clip_budgets(metadata: Mapping[str, Any], summary: Sequence[SummaryRow], clips: Sequence[ClipRow]) -> str:
+    """A sentence on the selectors whose ratios of clips were all skipped; empty if there are none."""
+    sharing = {selector for (selector, _), setting in settings(clips).items() if setting.kind is Kind.CLIP}
+    skipped = {
+        str(one.get("selector"))
+        for one in _items(metadata, "skipped")
+        if str(one.get("setting")).startswith("clip_") and one.get("reconstructor") is None
+    }
+    names = [name for name in selectors(summary) if name in skipped - sharing]
+    if not names:
+        return ""
+    whose = "its" if len(names) == 1 else "their"
+    return (
+        f"{', '.join(names)} cannot share a budget over a clip; "
+        f"{whose} points are thresholds and shares of every frame."
+    )
 
 
 def facts(
@@ -80,8 +99,13 @@ def _identities(metadata: Mapping[str, Any], kind: str) -> str:
     return ", ".join(told)
 
 
-def missing(metadata: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Headings and lines of what failed, was skipped, or was not quite right."""
+def missing(metadata: Mapping[str, Any], summary: Sequence[SummaryRow]) -> list[tuple[str, list[str], bool]]:
+    """Headings and lines of what failed, was skipped, or was not quite right, and whether the lines show at once.
+
+    Few lines do, and so does whatever was skipped of a selector that the report compares.
+    """
+    measured = set(selectors(summary))
+    touches_measured = any(one.get("selector") in measured for one in _items(metadata, "skipped"))
     failures = [f"{one.get('video', '?')}: {one.get('reason', '?')}" for one in _items(metadata, "failures")]
     skipped: dict[tuple[str, str], list[str]] = {}
     for one in _items(metadata, "skipped"):
@@ -91,11 +115,11 @@ def missing(metadata: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         f"{one.get('video', '?')}: {note}" for one in _items(metadata, "videos") for note in one.get("notes") or ()
     ]
     found = (
-        ("Videos that failed", failures),
-        ("Skipped", [f"{who}: {', '.join(which)}: {why}" for (who, why), which in skipped.items()]),
-        ("Videos with something amiss", notes),
+        ("Videos that failed", failures, False),
+        ("Skipped", [f"{who}: {', '.join(which)}: {why}" for (who, why), which in skipped.items()], touches_measured),
+        ("Videos with something amiss", notes, False),
     )
-    return [(name, lines) for name, lines in found if lines]
+    return [(name, lines, matters or len(lines) <= _MOST_OPEN) for name, lines, matters in found if lines]
 
 
 def _items(metadata: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
