@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
+from autogaze.evaluation import time_plot
 from autogaze.evaluation.curves import METRICS, psnr_of, settings
 from autogaze.evaluation.frame_plots import write_gaze_heatmap
 from autogaze.evaluation.grids import MAX_WIDTH_PX, TITLE_KEY, error_map, evenly, grid_image, write_grid
@@ -88,6 +90,23 @@ def test_what_is_no_time_is_not_drawn(seconds):
     rows = make_rows({"a": 1.0}, seconds=0.2)
     assert len(timed(rows.summary)) == len(rows.summary)
     assert timed([replace(row, gaze_seconds=seconds) for row in rows.summary]) == []
+
+
+@pytest.mark.parametrize("reconstructor", ["canvas", "a-reconstructor-" * 4])
+def test_titles_of_the_plot_of_time_lie_within_it_and_clear_of_the_legend(tmp_path, monkeypatch, reconstructor):
+    figures = []
+    monkeypatch.setattr(time_plot, "save_figure", lambda figure, path: figures.append(figure))
+    wastes = {f"selector-{number}": 1.0 + number for number in range(8)}
+    write_time(tmp_path / "time.png", summary=make_rows(wastes, reconstructors=(reconstructor,)).summary)
+    (figure,) = figures
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    titles = figure.findobj(lambda one: isinstance(one, Text) and "is better)" in one.get_text())
+    assert len(titles) == 2
+    for title in titles:
+        extent = title.get_window_extent()
+        assert extent.x1 <= figure.bbox.x1
+        assert extent.y1 <= legend.y0 + 1
 
 
 def test_no_rows_no_plots(tmp_path):

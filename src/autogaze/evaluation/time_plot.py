@@ -53,7 +53,7 @@ def write_time(path: Path, *, summary: Sequence[SummaryRow]) -> None:
     if not rows:
         raise ValueError("no row says how long its selector took; evaluate with timings")
     names, styles = selectors(rows), selector_styles(selectors(summary))
-    size = {"width_in": 12.0, "height_in": 4.7 + 0.25 * -(-len(names) // 6)}
+    size = {"width_in": 12.0, "height_in": 4.9 + 0.25 * -(-len(names) // 6)}
     inner = margins(**size, left_in=0.7, right_in=0.15, top_in=size["height_in"] - 4.3, bottom_in=0.55)
     figure = new_figure(**size, layout=None)
     left, right = figure.subplots(1, 2, gridspec_kw={**inner, "wspace": 0.14})
@@ -93,5 +93,5 @@ def _set_axes(left: Axes, right: Axes, *, reconstructor: str) -> None:
     left.set_xlabel("kept, share of the patches", fontsize=9.5, color=INK)
     left.set_title("selector seconds a clip  (lower is better)", fontsize=10.5, loc="left", color=INK)
     right.set_xlabel("selector seconds a clip", fontsize=9.5, color=INK)
-    title = f"{PSNR.title}, rebuilt by {plain(shortened(reconstructor, most=40))}  (up and left is better)"
+    title = f"{PSNR.title}  (up and left is better)\nrebuilt by {plain(shortened(reconstructor, most=40))}"
     right.set_title(title, fontsize=10.5, loc="left", color=INK)
