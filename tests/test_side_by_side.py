@@ -125,6 +125,15 @@ class TestPage:
         long = SideBySidePage(layout, reconstructor="checkpoint-" * 20, loss_unit="what the model was given " * 20)
         assert (long.width_px, long.height_px) == (page_of(layout).width_px, page_of(layout).height_px)
 
+    def test_a_unit_is_told_whole_or_not_at_all(self) -> None:
+        layout = tiled(360, 640)
+        unit = "mean absolute error of a colour, in half standard deviations of ImageNet's colours"
+        shown = [
+            SideBySidePage(layout, reconstructor="x", loss_unit=told)._told(2.4665)
+            for told in ("levels", unit, f"{unit}, and more words than fit beside it")
+        ]
+        assert shown == ["loss 2.4665: levels", "loss 2.4665", "loss 2.4665"]
+
 
 class TestWriter:
     def test_writes_a_page_a_frame(self, tmp_path: Path) -> None:

@@ -179,11 +179,11 @@ class SideBySidePage:
         return np.asarray(page)
 
     def _told(self, loss: float) -> str:
-        """The loss with as much of its unit as there is room for."""
+        """The loss, and its unit if there is room for all of it: a part would be another unit."""
         room_px = self._cell_width_px - 2 * self._inset_px
         said = f"loss {loss:.4f}"
-        units = (f"{said}: {self._loss_unit}", f"{said}: {self._loss_unit.partition(',')[0]}")
-        return next((words for words in units if font(self._size_px).getlength(words) <= room_px), said)
+        whole = f"{said}: {self._loss_unit}"
+        return whole if font(self._size_px).getlength(whole) <= room_px else said
 
     @property
     def _inset_px(self) -> int:
