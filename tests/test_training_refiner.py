@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from autogaze.datasets.clips import ClipRecipe
 from autogaze.datasets.labels import LabelRule
 from autogaze.datasets.stream import ClipMaker, ClipShape, LabelledClip
+from autogaze.errors import CheckpointError
 from autogaze.grid import PatchGrid
 from autogaze.reconstructors import load_reconstructor
+from autogaze.reconstructors.refiner import Refiner
 from autogaze.training.refiner import RefinerSettings, Run, canvas_view, refiner_loss
 from autogaze.training.settings import TrainingError
 from make_video import moving_frames, write_video
@@ -115,6 +117,9 @@ def test_the_checkpoint_is_a_reconstructor_and_better_than_the_canvas(footage: P
     run = settings(footage, tmp_path, val=footage / "videos", **changes)
     Run(run).train()
     assert load_reconstructor(tmp_path / "checkpoint").name == "checkpoint"
+    for load in (load_reconstructor, Refiner.from_pretrained):
+        with pytest.raises(CheckpointError, match=r"config.json is missing; .*; did you mean .*/checkpoint\?$"):
+            load(tmp_path)
     (validation,) = events(tmp_path, "validation")
     assert validation["refined_loss"] < validation["canvas_loss"]
     assert {event["path"] for event in events(tmp_path, "unreadable")} == {str(footage / "videos" / "broken.mp4")}

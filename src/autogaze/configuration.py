@@ -55,7 +55,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; a checkpoint is config.json and model.safetensors") from error
+        below = path.parent / "checkpoint"  # where a training run puts its own
+        advice = f"; did you mean {below}?" if (below / path.name).is_file() else ""
+        raise CheckpointError(
+            f"{path} is missing; a checkpoint is config.json and model.safetensors{advice}"
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
