@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autogaze.archive import atomic_path
 from autogaze.errors import CheckpointError
+from autogaze.models.autogaze.checkpoint import write_tensors
 from autogaze.training.settings import TrainingError
 
 PROGRESS_NAME = "progress.json"
@@ -81,7 +82,7 @@ def save_state(
         shutil.rmtree(new)
     new.mkdir(parents=True)
     for name, tensors in {"weights": model.state_dict(), "averaged": averaged.weights, **moments}.items():
-        save_file({key: value.contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
+        write_tensors({key: value.contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
     with atomic_path(new / PROGRESS_NAME) as path:
         path.write_text(json.dumps(asdict(progress)) + "\n", encoding="utf-8")
     for old in _folders(folder):
