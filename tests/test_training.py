@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from autogaze.datasets.stream import ClipShape, LabelledClip
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.selectors.base import Budget
+from autogaze.training import ntp, refiner
 from autogaze.training.ntp import Run
 from autogaze.training.objective import score
 from autogaze.training.pool import ClipPool, collate, mirrored
@@ -147,6 +149,17 @@ def test_a_state_is_not_replaced_by_a_new_run(footage: Path, tmp_path: Path) -> 
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_files_have_the_permissions_of_new_ones(footage: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        Run(settings(footage, tmp_path, steps=1)).train()
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"config.json", "model.safetensors", "weights.safetensors"}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {oct(0o640)}
+
+
 def test_sigterm_saves(footage: Path, tmp_path: Path) -> None:
     from autogaze.training.stopping import stopping_on_sigterm
 
@@ -183,6 +196,33 @@ def test_a_damaged_state_is_named(footage: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"step-00000001 is damaged"):
         Run(settings(footage, tmp_path, resume=True))
+
+
+@pytest.mark.parametrize("command", [ntp, refiner])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--videos", "gone"], "there is no file or folder gone"),
+        (["--images", "gone"], "gone: No such file or directory"),
+        ([], "nothing to train on; give a folder of --videos, of --images, or both"),
+        (["--videos", "gone", "--out", "file"], "file: File exists"),
+    ],
+)
+def test_commands_tell_errors_in_one_line(
+    command: ModuleType,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["training", "--out", "out", "--device", "cpu", *options])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"autogaze: {message}\n"
 
 
 def test_only_unreadable_videos_end_the_run(tmp_path: Path, footage: Path) -> None:

@@ -24,7 +24,7 @@ from autogaze.training.objective import Terms, score
 from autogaze.training.pool import Batch, ClipPool, collate
 from autogaze.training.settings import NTPSettings, TrainingError
 from autogaze.training.state import Averaged, Progress, check_unused, load_state, save_state
-from autogaze.training.stopping import stopping_on_sigterm
+from autogaze.training.stopping import stopping_on_sigterm, telling_errors
 
 LOG = logging.getLogger(__name__)
 FRESH = AutoGazeConfig(
@@ -277,12 +277,12 @@ def _fresh_model(settings: NTPSettings) -> AutoGaze:
 def main() -> None:
     """Run from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = tyro.cli(NTPSettings, description=__doc__)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    run = Run(settings)
-    with stopping_on_sigterm(run):
-        run.train()
+    with telling_errors():
+        run = Run(tyro.cli(NTPSettings, description=__doc__))
+        with stopping_on_sigterm(run):
+            run.train()
 
 
 if __name__ == "__main__":

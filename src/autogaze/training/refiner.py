@@ -25,7 +25,7 @@ from autogaze.reconstructors.provenance import CanvasRecorder, CanvasView
 from autogaze.reconstructors.refiner import CanvasTensors, Refiner, RefinerConfig
 from autogaze.training.settings import TrainingError
 from autogaze.training.state import Averaged, Progress, check_unused, load_state, save_state
-from autogaze.training.stopping import stopping_on_sigterm
+from autogaze.training.stopping import stopping_on_sigterm, telling_errors
 
 LOG = logging.getLogger(__name__)
 LEVEL = 1 / 255
@@ -336,10 +336,10 @@ class Run:
 def main() -> None:
     """Run from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = tyro.cli(RefinerSettings, description=__doc__)
-    run = Run(settings)
-    with stopping_on_sigterm(run):
-        run.train()
+    with telling_errors():
+        run = Run(tyro.cli(RefinerSettings, description=__doc__))
+        with stopping_on_sigterm(run):
+            run.train()
 
 
 if __name__ == "__main__":
