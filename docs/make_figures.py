@@ -194,8 +194,9 @@ def refined_short(data: dict[str, Any]) -> str:
     (row,) = (row for row in data["rows"] if row["selection"] == "replenish 0.025")
     before, after = row["canvas"]["psnr_db"], row["refined"]["psnr_db"]
     return (
-        f"`refined`, a small network that comes with the package, makes more of the same patches: {after:.1f} dB instead "
-        f"of the canvas's {before:.1f} dB at {row['kept']:.1%} kept ([card](src/autogaze/checkpoints/refiner/README.md))."
+        "`refined`, a small network that comes with the package, makes more of the same patches: "
+        f"{after:.1f} dB instead of the canvas's {before:.1f} dB at {row['kept']:.1%} kept "
+        "([card](src/autogaze/checkpoints/refiner/README.md))."
     )
 
 
