@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
@@ -78,7 +79,7 @@ class StageSeconds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResultSummary:
+class ResultSummary(ABC):
     """What the summary of every result says: which source it is of, and what was kept of it."""
 
     FORMAT: ClassVar[str]
@@ -128,9 +129,9 @@ class ResultSummary:
     """Always true: a summary is written last, when every other file is in place."""
 
     @property
+    @abstractmethod
     def total_seconds(self) -> float:
         """Seconds from opening the source to the last file."""
-        raise NotImplementedError
 
     def headline(self) -> str:
         """What came out, in a few words for people."""
@@ -187,9 +188,9 @@ class ResultSummary:
             raise SummaryFileError(f"the {cls.KIND} is damaged: {error!r}") from error
 
     @classmethod
+    @abstractmethod
     def _revived(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Plain values with the objects that some of them stand for."""
-        raise NotImplementedError
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the summary as JSON; the file appears whole or not at all.
