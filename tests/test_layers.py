@@ -83,6 +83,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "datasets",
         "datasets.video_utils",
         "datasets.labels",
+        "datasets.own_labels",
         "datasets.clips",
         "datasets.stream",
     ),

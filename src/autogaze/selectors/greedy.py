@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -54,6 +56,14 @@ class Search:
         """Squared error of the frame in half levels, if the errors hold it, else 0."""
         self._best_patch = self.gains.argmax(1)
         self._best_gain = self.gains.max(1)
+
+    def fork(self) -> Self:
+        """A search that goes on by itself from here; the errors of the scales are shared."""
+        fork = copy.copy(self)
+        fork._removed, fork._finest, fork.gains = self._removed.copy(), self._finest.copy(), self.gains.copy()
+        fork._squared = None if self._squared is None else self._squared.copy()
+        fork._best_patch, fork._best_gain = self._best_patch.copy(), self._best_gain.copy()
+        return fork
 
     def best(self) -> tuple[int, float]:
         """(index, gain) of the patch that gains most; the lowest index among equals."""
