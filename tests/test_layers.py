@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # The interface of selectors; the network
     (
         *("selectors.base", "models", "models.autogaze.configuration_autogaze"),
-        *("models.autogaze.modeling_autogaze", "attention", "choosing"),
+        *("models.autogaze.scoring", "models.autogaze.modeling_autogaze", "attention", "choosing"),
     ),
     # Decoding; selectors without weights
     (
@@ -85,7 +85,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "datasets.labels",
         "datasets.own_labels",
         "datasets.clips",
-        "datasets.stream",
+        *("datasets.labellers", "datasets.order", "datasets.stream", "datasets.feed"),
     ),
     # Results as files and as words
     ("results", "files", "info", "checks", "terminal"),

@@ -24,6 +24,7 @@ from autogaze.datasets.clips import (
     validation_recipes,
     window,
 )
+from autogaze.datasets.labellers import GreedyLabeller
 from autogaze.datasets.labels import LabelRule, label_clip
 from autogaze.datasets.stream import ClipShape, ClipStream, LabelledClip, Unreadable
 from autogaze.errors import VideoError
@@ -31,6 +32,7 @@ from autogaze.grid import PatchGrid
 from make_video import moving_frames, noisy_frames, write_video
 
 SHAPE = ClipShape(grid=PatchGrid(scales_px=(32, 64)), frames=4)
+LABELLER = GreedyLabeller(grid=SHAPE.grid)
 RULE = LabelRule(threshold=0.03)
 
 
@@ -182,7 +184,7 @@ def test_the_cache_forgets_what_was_unused_for_longest(folder: Path) -> None:
 def test_workers_change_nothing(folder: Path) -> None:
     def some(workers: int) -> list[LabelledClip | Unreadable]:
         recipes = (mix(folder).recipe(number) for number in count())
-        with ClipStream(recipes, SHAPE, workers=workers, ahead=5) as stream:
+        with ClipStream(recipes, SHAPE, labeller=LABELLER, workers=workers, ahead=5) as stream:
             found = []
             for made in islice(stream, 24):
                 found.append(replace(made, rgb=made.rgb.copy()) if isinstance(made, LabelledClip) else made)
@@ -204,6 +206,6 @@ def test_workers_change_nothing(folder: Path) -> None:
 def test_a_stream_ends_with_its_recipes(folder: Path) -> None:
     recipes = validation_recipes(find_videos(folder)[:3])
     for workers in (0, 1):
-        with ClipStream(iter(recipes), SHAPE, workers=workers, ahead=2) as stream:
+        with ClipStream(iter(recipes), SHAPE, labeller=LABELLER, workers=workers, ahead=2) as stream:
             made = [clip.recipe for clip in stream]
         assert made == recipes

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from autogaze.datasets.clips import ClipRecipe
+from autogaze.datasets.labellers import no_label
 from autogaze.datasets.labels import LabelRule
 from autogaze.datasets.stream import ClipMaker, ClipShape, LabelledClip
 from autogaze.errors import CheckpointError
@@ -72,7 +73,7 @@ def all_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def clip() -> LabelledClip:
     recipe = ClipRecipe(number=0, path=Path("none"), kind="video", seed=0, rule=LabelRule(threshold=0.02))
-    maker = ClipMaker(ClipShape(grid=PatchGrid(), frames=3), cache_bytes=0)
+    maker = ClipMaker(ClipShape(grid=PatchGrid(), frames=3), labeller=no_label, cache_bytes=0)
     from autogaze.datasets.labels import label_clip
 
     rgb = np.ascontiguousarray(moving_frames(3, height_px=224, width_px=224))

@@ -25,3 +25,7 @@ class BudgetError(AutoGazeError, ValueError):
 
 class PromiseError(BudgetError):
     """A threshold is legal, and less than the calibration of this gaze model can promise."""
+
+
+class TrainingError(AutoGazeError):
+    """A run cannot start or go on."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 
 from autogaze.datasets.clips import ClipRecipe, FootageCache, render
-from autogaze.datasets.labels import Label, label_clip
+from autogaze.datasets.labellers import Labeller
 from autogaze.errors import AutoGazeError, VideoError
 from autogaze.grid import PatchGrid
 from autogaze.selectors.cells import Pixels
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
 # Shape letters: T frames, S pixels a side of a frame.
+
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 300.0
 """How long the next clip is waited for before the workers are given up."""
@@ -53,15 +55,15 @@ class ClipShape:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledClip:
+class LabelledClip(Generic[T]):
     """A clip and what is to be learned about it."""
 
     recipe: ClipRecipe
     """How it was made."""
     rgb: Pixels
     """(T, S, S, 3); of a stream with workers only valid until the next clip is asked for."""
-    label: Label
-    """Its gazes."""
+    label: T
+    """What is to be learned about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +76,24 @@ class Unreadable:
     """What is wrong."""
 
 
-class ClipMaker:
+class ClipMaker(Generic[T]):
     """Makes labelled clips, one after the other."""
 
-    def __init__(self, shape: ClipShape, *, cache_bytes: int) -> None:
-        self.shape = shape
+    def __init__(self, shape: ClipShape, *, labeller: Labeller[T], cache_bytes: int) -> None:
+        self.shape, self.labeller = shape, labeller
         self._cache = FootageCache(cache_bytes)
 
-    def make(self, recipe: ClipRecipe) -> LabelledClip | Unreadable:
+    def make(self, recipe: ClipRecipe) -> LabelledClip[T] | Unreadable:
         """The clip of a recipe."""
         try:
             footage = self._cache.get(recipe.path)
         except (VideoError, OSError) as error:
             return Unreadable(recipe=recipe, message=str(error))
         rgb = render(recipe, footage, frames=self.shape.frames, side_px=self.shape.side_px)
-        label = label_clip(rgb, rule=recipe.rule, grid=self.shape.grid, rng=recipe.rng(2))
-        return LabelledClip(recipe=recipe, rgb=rgb, label=label)
+        return LabelledClip(recipe=recipe, rgb=rgb, label=self.labeller(rgb, recipe))
 
 
-class ClipStream:
+class ClipStream(Generic[T]):
     """Iterates over the labelled clips of recipes, in their order; use it in a ``with`` block.
 
     All clips of one source are made by the same worker, which keeps the decoded source. What comes out depends on
@@ -104,6 +105,7 @@ class ClipStream:
         recipes: Iterator[ClipRecipe],
         shape: ClipShape,
         *,
+        labeller: Labeller[T],
         workers: int = 0,
         ahead: int = 256,
         cache_bytes: int = 2**31,
@@ -113,16 +115,17 @@ class ClipStream:
         Args:
             recipes: what to make; may be endless.
             shape: of every clip.
+            labeller: what is to be learned about a clip.
             workers: processes; 0 makes each clip when it is asked for.
             ahead: clips made in advance, over all workers.
             cache_bytes: decoded sources kept, over all workers.
         """
         self._recipes = recipes
-        self._pending: dict[int, tuple[int, Label | Unreadable]] = {}
+        self._pending: dict[int, tuple[int, T | Unreadable]] = {}
         self._order: list[tuple[int, ClipRecipe]] = []
         self._ticket = itertools.count()
         self._lent: int | None = None
-        self._maker = ClipMaker(shape, cache_bytes=cache_bytes)
+        self._maker = ClipMaker(shape, labeller=labeller, cache_bytes=cache_bytes)
         self._processes: list[BaseProcess] = []
         self._worker_of: dict[Path, int] = {}
         if not workers:
@@ -131,20 +134,20 @@ class ClipStream:
         self._folder = tempfile.TemporaryDirectory(prefix="autogaze-clips-")
         path = Path(self._folder.name) / "clips"
         self._staging = np.memmap(path, np.uint8, "w+", shape=(ahead, *shape.shape))
-        self._results: Queue[tuple[int, int, Label | Unreadable]] = context.Queue()
+        self._results: Queue[tuple[int, int, T | Unreadable]] = context.Queue()
         self._tasks: list[Queue[_Task | None]] = [context.Queue() for _ in range(workers)]
         for tasks in self._tasks:
-            arguments = (tasks, self._results, path, ahead, shape, cache_bytes // workers)
+            arguments = (tasks, self._results, path, ahead, shape, labeller, cache_bytes // workers)
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             self._processes.append(process)
         for slot in range(ahead):
             self._submit(slot)
 
-    def __iter__(self) -> Iterator[LabelledClip | Unreadable]:
+    def __iter__(self) -> Iterator[LabelledClip[T] | Unreadable]:
         return self
 
-    def __next__(self) -> LabelledClip | Unreadable:
+    def __next__(self) -> LabelledClip[T] | Unreadable:
         """The next clip, or why there is none for the next recipe.
 
         Raises:
@@ -199,7 +202,7 @@ class ClipStream:
         worker = self._worker_of.setdefault(recipe.path, len(self._worker_of) % len(self._tasks))
         self._tasks[worker].put(_Task(ticket=ticket, slot=slot, recipe=recipe))
 
-    def _wait(self) -> tuple[int, int, Label | Unreadable]:
+    def _wait(self) -> tuple[int, int, T | Unreadable]:
         for _ in range(int(PATIENCE_SECONDS)):
             try:
                 return self._results.get(timeout=1)
@@ -222,16 +225,17 @@ class _Task:
 
 def _work(
     tasks: Queue[_Task | None],
-    results: Queue[tuple[int, int, Label | Unreadable]],
+    results: Queue[tuple[int, int, Any]],
     path: Path,
     slots: int,
     shape: ClipShape,
+    labeller: Labeller[Any],
     cache_bytes: int,
 ) -> None:
     """A worker: pixels go into the shared file, the label through the queue."""
     torch.set_num_threads(1)
     staging = np.memmap(path, np.uint8, "r+", shape=(slots, *shape.shape))
-    maker = ClipMaker(shape, cache_bytes=cache_bytes)
+    maker = ClipMaker(shape, labeller=labeller, cache_bytes=cache_bytes)
     while (task := tasks.get()) is not None:
         try:
             made = maker.make(task.recipe)

@@ -17,6 +17,8 @@ import tyro
 from torch import Tensor, nn
 
 from autogaze.datasets.clips import ClipMix, ClipRecipe, find_images, find_videos, validation_recipes
+from autogaze.datasets.labellers import GreedyLabeller
+from autogaze.datasets.labels import Label
 from autogaze.datasets.stream import ClipShape, ClipStream, LabelledClip, Unreadable
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig
@@ -120,8 +122,8 @@ class Run:
         training = (mix.recipe(number) for number in itertools.count(self._before.oldest_recipe))
         return itertools.chain(validation_recipes(find_videos(self.settings.val)), training)
 
-    def _read_validation(self, stream: ClipStream) -> None:
-        clips: list[LabelledClip] = []
+    def _read_validation(self, stream: ClipStream[Label]) -> None:
+        clips: list[LabelledClip[Label]] = []
         for _ in find_videos(self.settings.val):
             clip = next(stream)
             if isinstance(clip, Unreadable):
@@ -133,7 +135,7 @@ class Run:
             rgb = torch.from_numpy(np.stack([clip.rgb for clip in part])).to(self.device)
             self.validation.append(collate(rgb, [clip.label for clip in part]))
 
-    def _fill(self, stream: ClipStream, wanted: int) -> None:
+    def _fill(self, stream: ClipStream[Label], wanted: int) -> None:
         """Take clips until ``wanted`` have come."""
         before, misses = time.monotonic(), 0
         while self.pool.added < wanted and not self.must_stop:
@@ -165,6 +167,7 @@ class Run:
         with ClipStream(
             self.recipes(),
             self.shape,
+            labeller=GreedyLabeller(grid=self.shape.grid),
             workers=settings.num_workers(),
             ahead=min(512, 4 * settings.batch),
             cache_bytes=int(settings.cache_gb * 1e9),

@@ -89,7 +89,7 @@ class ClipPool:
         """Number of the oldest recipe in the pool."""
         return min(self._recipes.values())
 
-    def add(self, clip: LabelledClip) -> None:
+    def add(self, clip: LabelledClip[Label]) -> None:
         """Put a clip into the pool, in place of the oldest if it is full."""
         slot = self.added % self.size
         self._rgb[slot] = _to_device(clip.rgb, self._rgb.device)

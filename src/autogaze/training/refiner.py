@@ -18,6 +18,8 @@ import tyro
 from torch import Tensor, nn
 
 from autogaze.datasets.clips import ClipMix, find_images, find_videos, validation_recipes
+from autogaze.datasets.labellers import GreedyLabeller
+from autogaze.datasets.labels import Label
 from autogaze.datasets.stream import ClipMaker, ClipShape, ClipStream, LabelledClip, Unreadable
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
@@ -157,7 +159,7 @@ def refiner_loss(refined_BCHW: Tensor, *, canvas_BHWC: Tensor, target_BHWC: Tens
     return (squared + absolute / 2).mean()
 
 
-def canvas_view(clip: LabelledClip, *, random: bool, rng: np.random.Generator) -> CanvasView:
+def canvas_view(clip: LabelledClip[Label], *, random: bool, rng: np.random.Generator) -> CanvasView:
     """The canvas of a labelled clip, by its label's gazes or by as many drawn at random."""
     frames = Frames.from_rgb(np.array(clip.rgb))
     gaze = clip.label.gaze
@@ -222,7 +224,14 @@ class Run:
         )
         recipes = (mix.recipe(number) for number in itertools.count(self.recipe))
         cache_bytes = int(settings.cache_gb * 1e9)
-        with ClipStream(recipes, self.shape, workers=settings.workers, ahead=16, cache_bytes=cache_bytes) as stream:
+        with ClipStream(
+            recipes,
+            self.shape,
+            labeller=GreedyLabeller(grid=self.shape.grid),
+            workers=settings.workers,
+            ahead=16,
+            cache_bytes=cache_bytes,
+        ) as stream:
             self._read_validation()
             self.log("start", settings={name: str(value) for name, value in asdict(settings).items()})
             saved, total, loss = self.seconds, 0.0, 0.0
@@ -241,7 +250,7 @@ class Run:
             self.save()
 
     def _read_validation(self) -> None:
-        maker = ClipMaker(self.shape, cache_bytes=0)
+        maker = ClipMaker(self.shape, labeller=GreedyLabeller(grid=self.shape.grid), cache_bytes=0)
         for recipe in validation_recipes(find_videos(self.settings.val)):
             clip = maker.make(recipe)
             if isinstance(clip, Unreadable):
@@ -250,7 +259,7 @@ class Run:
                 view = canvas_view(clip, random=False, rng=recipe.rng(3))
                 self.validation.append(view[np.array([0, 5, 10, 15])])
 
-    def _clips(self, stream: Iterator[LabelledClip | Unreadable]) -> Iterator[LabelledClip]:
+    def _clips(self, stream: Iterator[LabelledClip[Label] | Unreadable]) -> Iterator[LabelledClip[Label]]:
         misses = 0
         while misses < MAX_UNREADABLE:
             clip = next(stream)
@@ -263,7 +272,7 @@ class Run:
                 yield clip
         raise TrainingError(f"none of {MAX_UNREADABLE} clips in a row could be made; the log says why")
 
-    def _batch(self, stream: Iterator[LabelledClip | Unreadable]) -> CanvasView:
+    def _batch(self, stream: Iterator[LabelledClip[Label] | Unreadable]) -> CanvasView:
         views = []
         for clip in itertools.islice(self._clips(stream), self.settings.clips):
             rng = clip.recipe.rng(3)
@@ -271,7 +280,7 @@ class Run:
             views.append(view[np.sort(rng.choice(len(view), min(self.settings.frames, len(view)), replace=False))])
         return CanvasView.stack(views)
 
-    def _one_step(self, stream: Iterator[LabelledClip | Unreadable]) -> float:
+    def _one_step(self, stream: Iterator[LabelledClip[Label] | Unreadable]) -> float:
         settings = self.settings
         rate = settings.learning_rate(step=self.step, share=self.share)
         for group in self.optimizer.param_groups:

@@ -10,11 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from autogaze.errors import AutoGazeError
-
-
-class TrainingError(AutoGazeError):
-    """A run cannot start or go on."""
+from autogaze.errors import TrainingError as TrainingError
 
 
 @dataclass(frozen=True, kw_only=True)
