@@ -112,7 +112,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training",
         "training.settings",
         "training.state",
-        "training.pool",
+        *("training.batch", "training.pool"),
         "training.objective",
         "training.stopping",
         "training.ntp",

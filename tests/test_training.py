@@ -21,9 +21,10 @@ from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.selectors.base import Budget
 from autogaze.training import ntp, refiner
+from autogaze.training.batch import collate, mirrored
 from autogaze.training.ntp import Run
 from autogaze.training.objective import score
-from autogaze.training.pool import ClipPool, collate, mirrored
+from autogaze.training.pool import ClipPool
 from autogaze.training.settings import NTPSettings, TrainingError
 from make_video import moving_frames, write_video
 from small_models import small_config

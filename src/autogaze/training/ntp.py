@@ -22,8 +22,9 @@ from autogaze.datasets.labels import Label
 from autogaze.datasets.stream import ClipShape, ClipStream, LabelledClip, Unreadable
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig
+from autogaze.training.batch import Batch, collate
 from autogaze.training.objective import Terms, score
-from autogaze.training.pool import Batch, ClipPool, collate
+from autogaze.training.pool import ClipPool
 from autogaze.training.settings import NTPSettings, TrainingError
 from autogaze.training.state import Averaged, Progress, check_unused, load_state, save_state
 from autogaze.training.stopping import stopping_on_sigterm, telling_errors

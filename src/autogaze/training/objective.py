@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autogaze.algorithms.ntp import ntp_loss
 from autogaze.models.autogaze.autogaze import AutoGaze
-from autogaze.training.pool import Batch
+from autogaze.training.batch import Batch
 from autogaze.training.settings import NTPSettings
 
 
