@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,39 +64,61 @@ def label_clip(
     """
     if rule.slip and rng is None:
         raise ValueError(f"a slip of {rule.slip} needs rng, a numpy.random.Generator")
-    grid = grid or PatchGrid()
-    side_px = grid.scales_px[-1]
-    if rgb.ndim != 4:
-        raise ValueError(f"a clip must be (T, {side_px}, {side_px}, 3) uint8, got {rgb.shape} {rgb.dtype}")
-    labeller = _Labeller(rgb, FrameLayout.tiled(grid, height_px=side_px, width_px=side_px), rule, rng)
+    labeller = _Labeller(rgb, grid or PatchGrid(), slip=rule.slip, rng=rng)
     threshold = rule.threshold
+    most = max_patches(rule.max_ratio, labeller.layout.num_patches)
     while True:
-        label = labeller.run(threshold)
+        label = labeller.run(threshold, most_T=[most] * len(rgb))
         if label.gaze.num_gazes <= max(rule.max_gazes, len(rgb)):
             return label
         threshold = max(threshold * RELAX, 1 / LEVELS)
 
 
+def label_counts(rgb: Pixels, *, counts: Sequence[int], threshold: float = 0.0, grid: PatchGrid | None = None) -> Label:
+    """Label one clip whose frames may have so many gazes each, without slips.
+
+    A frame ends earlier where its loss is at or below ``threshold``, or where no patch takes anything off its loss.
+    It gets one gaze at least, the best there is, even if that gains nothing.
+
+    Args:
+        rgb: (T, S, S, 3) uint8 frames, S the side of the grid's finest scale.
+        counts: most gazes of each of the T frames, at least 1.
+        threshold: mean absolute error, colours in 0…1.
+        grid: the patches there are; None: the published ones.
+
+    Raises:
+        ValueError: the frames are of another shape, or the counts are not one of at least 1 for each frame.
+    """
+    labeller = _Labeller(rgb, grid or PatchGrid(), slip=0.0, rng=None)
+    if len(counts) != len(rgb) or min(counts, default=1) < 1:
+        raise ValueError(f"counts must be one number of at least 1 for each of {len(rgb)} frames, got {list(counts)}")
+    return labeller.run(threshold, most_T=counts, least=1)
+
+
 class _Labeller:
     """One clip with what does not depend on the threshold."""
 
-    def __init__(self, rgb: Pixels, layout: FrameLayout, rule: LabelRule, rng: np.random.Generator | None) -> None:
-        self.layout, self.rule, self.rng = layout, rule, rng
-        self.tiling = Tiling(layout)
-        self.most = max_patches(rule.max_ratio, layout.num_patches)
+    def __init__(self, rgb: Pixels, grid: PatchGrid, *, slip: float, rng: np.random.Generator | None) -> None:
+        side_px = grid.scales_px[-1]
+        if rgb.ndim != 4:
+            raise ValueError(f"a clip must be (T, {side_px}, {side_px}, 3) uint8, got {rgb.shape} {rgb.dtype}")
+        self.layout = FrameLayout.tiled(grid, height_px=side_px, width_px=side_px)
+        self.slip, self.rng = slip, rng
+        self.tiling = Tiling(self.layout)
         self.tiles = [self.tiling.split(frame) for frame in rgb]
         self.scales = [Scales.of(tiles, self.tiling, squared=False) for tiles in self.tiles]
 
-    def run(self, threshold: float) -> Label:
+    def run(self, threshold: float, *, most_T: Sequence[int], least: int = 0) -> Label:
+        """A label whose frames end at a threshold or a count; ``least`` gazes are taken though they gain nothing."""
         canvas: HalfLevels = np.full(self.tiling.tiles_shape, LEVELS // 2, np.int16)
         counts, index, losses, best = [], [], [], []
-        for tiles, scales in zip(self.tiles, self.scales, strict=True):
+        for tiles, scales, most in zip(self.tiles, self.scales, most_T, strict=True):
             errors = canvas_errors(tiles, canvas, self.tiling, squared=False)
             search = Search(errors, scales.errors, self.tiling.cells)
             taken: list[int] = []
-            while len(taken) < self.most and not (taken and self._loss(search) <= threshold):
+            while len(taken) < most and not (taken and self._loss(search) <= threshold):
                 patch, gain = search.best()
-                if gain <= 0:
+                if gain <= 0 and len(taken) >= least:
                     break
                 drawn = self._draw(search, patch)
                 search.take(drawn)
@@ -118,7 +141,7 @@ class _Labeller:
 
     def _draw(self, search: Search, best: int) -> int:
         """The best patch or, by a slip, one drawn in proportion to what it gains."""
-        if self.rng is None or not self.rule.slip or self.rng.random() >= self.rule.slip:
+        if self.rng is None or not self.slip or self.rng.random() >= self.slip:
             return best
         gain = search.gains[0].clip(min=0)
         return int(self.rng.choice(len(gain), p=gain / gain.sum()))
