@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from autogaze.evaluation.rows import ClipRow, FrameRow
-from autogaze.results import OutputError
-
-if sys.platform != "win32":
-    import fcntl
+from autogaze.journal import JournalKind, LineJournal
 
 JOURNAL = ".journal.jsonl"
 """Name of the journal in the folder of the results."""
-FORMAT = "autogaze-evaluation-journal"
-FORMAT_VERSION = 1
-_WAYS_OUT = "--overwrite starts over, another --out keeps what is there"
+_KIND = JournalKind(
+    format="autogaze-evaluation-journal",
+    version=1,
+    work="an evaluation",
+    another="another evaluation",
+    place="{folder}",
+)
 
 RowT = TypeVar("RowT", FrameRow, ClipRow)
 
@@ -69,11 +66,8 @@ class VideoRecord:
     """What was wrong with it without stopping the work."""
 
 
-class Journal:
-    """A file to which every finished clip and video is added, and which nobody else writes at the same time.
-
-    Its first line is the request. A last line that is torn, as after a power cut, is forgotten.
-    """
+class Journal(LineJournal[ClipRecord | VideoRecord]):
+    """The journal of an evaluation, in the folder of its results."""
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         """Open the journal of a folder, or begin one.
@@ -82,89 +76,15 @@ class Journal:
             OutputError: it is of another request, is damaged, or another run is writing it.
             OSError: it cannot be read or written.
         """
-        self.path = folder / JOURNAL
-        self._file = self.path.open("a+b")
-        try:
-            self._lock()
-            self._begin({"format": FORMAT, "version": FORMAT_VERSION, "request": json.loads(json.dumps(request))})
-        except BaseException:
-            self._file.close()
-            raise
+        super().__init__(folder / JOURNAL, request, kind=_KIND)
 
-    def __enter__(self) -> Self:
-        return self
+    def to_line(self, record: ClipRecord | VideoRecord) -> dict[str, Any]:
+        """See :meth:`LineJournal.to_line`."""
+        return _plain(record)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def add(self, record: ClipRecord | VideoRecord) -> None:
-        """Write a record down for good.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        self._write(_plain(record))
-
-    def records(self) -> Iterator[ClipRecord | VideoRecord]:
-        """All records, in the order in which they were written.
-
-        Raises:
-            OutputError: a line is damaged.
-        """
-        with self.path.open("rb") as file:
-            next(file)
-            for number, line in enumerate(file, start=2):
-                try:
-                    yield _record(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise OutputError(f"line {number} of {self.path} is damaged ({error!r}); {_WAYS_OUT}") from error
-
-    def _lock(self) -> None:
-        if sys.platform == "win32":  # has no such locks
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"another evaluation is writing into {self.path.parent}; wait for it, or choose another --out"
-            ) from error
-        except OSError:  # some network file systems have no locks
-            return
-
-    def _begin(self, header: Mapping[str, Any]) -> None:
-        self._file.seek(0)
-        first = self._file.readline()
-        whole = sum(len(line) for line in (first, *self._file) if line.endswith(b"\n"))
-        self._file.truncate(whole)
-        if not whole:
-            self._write(header)
-            return
-        try:
-            found = json.loads(first)
-            request = found["request"] if found["format"] == FORMAT else None
-        except (ValueError, KeyError, TypeError):
-            request = None
-        if not isinstance(request, dict):
-            raise OutputError(f"{self.path} is no journal of an evaluation; {_WAYS_OUT}")
-        wanted = header["request"]
-        differ = [
-            name for name in (*wanted, *(request.keys() - wanted.keys())) if request.get(name) != wanted.get(name)
-        ]
-        if found.get("version") != FORMAT_VERSION:
-            differ.append("version of the journal")
-        if differ:
-            told = ", ".join(name.replace("_", " ") for name in differ)
-            raise OutputError(
-                f"{self.path.parent} holds an evaluation that differs from this one in: {told}; {_WAYS_OUT}"
-            )
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        with suppress(OSError):  # what cannot be synced, such as a pipe, is written all the same
-            os.fsync(self._file.fileno())
+    def from_line(self, line: dict[str, Any]) -> ClipRecord | VideoRecord:
+        """See :meth:`LineJournal.from_line`."""
+        return _record(line)
 
 
 def _plain(record: ClipRecord | VideoRecord) -> dict[str, Any]:
