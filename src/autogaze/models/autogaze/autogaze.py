@@ -26,6 +26,7 @@ from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig, Posi
 from autogaze.models.autogaze.decoding import ClipDecoder, as_tensor, fit, to_gaze
 from autogaze.models.autogaze.modeling_autogaze import GazeModel, TeacherForcing
 from autogaze.models.autogaze.published import PublishedCall
+from autogaze.models.autogaze.scoring import Policy
 from autogaze.packing import pack
 from autogaze.selectors.base import Budget
 from autogaze.tiling import split
@@ -256,7 +257,9 @@ class AutoGaze(nn.Module):
                 so_far += piece
         return [to_gaze(clip_frames, layout) for clip_frames in frames]
 
-    def score(self, video: NDArray[np.uint8] | Tensor, gazes: Sequence[Gaze]) -> TeacherForcing:
+    def score(
+        self, video: NDArray[np.uint8] | Tensor, gazes: Sequence[Gaze], *, policy: Policy | None = None
+    ) -> TeacherForcing:
         """Log-probability of given gazes and loss after each, in one differentiable pass (teacher forcing).
 
         Gaze j of a frame counts as proposed by head j mod K. That is how a frame is gazed at, except in the last group
@@ -266,6 +269,8 @@ class AutoGaze(nn.Module):
         Args:
             video: (B, T, H, W, 3) uint8 or normalised (B, T, 3, H, W) clips.
             gazes: B gazes of T frames each.
+            policy: the distribution they were drawn from, with patches gazed before left out and a temperature; None:
+                the published scoring, in which every patch can be chosen at temperature 1.
 
         Returns:
             (B, N) tensors, N the sum over frames of the most gazes any clip has there; slots past a clip's own are
@@ -283,7 +288,7 @@ class AutoGaze(nn.Module):
         frame = torch.repeat_interleave(packed.num_gazing_each_frame)
         local = packed.gazing_pos - frame * packed.num_vision_tokens_each_frame
         scored: TeacherForcing = self.gazing_model(
-            video, local, ~packed.if_padded_gazing, packed.num_gazing_each_frame.tolist()
+            video, local, ~packed.if_padded_gazing, packed.num_gazing_each_frame.tolist(), policy=policy
         )
         return scored
 

@@ -20,6 +20,7 @@ from autogaze.models.autogaze.configuration_autogaze import (
     RopeScaling,
     VisionModelConfig,
 )
+from autogaze.models.autogaze.scoring import Policy, Slots, log_probability
 
 
 class CausalConvBlock(nn.Module):
@@ -238,10 +239,11 @@ class GazeDecoder(nn.Module):
 
 
 class TeacherForcing(NamedTuple):
-    """What the model says about given gazes. N gazes of all frames."""
+    """What the model says about given gazes. N slots of all frames."""
 
     log_probability_BN: Tensor
-    """Log of the probability of each gaze among all V entries at temperature 1, nothing masked."""
+    """Log of the probability of each target: under the policy asked for or, without one, among all V entries at
+    temperature 1, nothing masked."""
     predicted_loss_BN: Tensor
     """Predicted reconstruction loss of the frame after each gaze."""
 
@@ -274,27 +276,63 @@ class GazeModel(nn.Module):
         index_BN: Tensor,
         kept_BN: Tensor,
         count_T: Tensor | list[int],
+        *,
+        target_BN: Tensor | None = None,
+        known_BN: Tensor | None = None,
+        policy: Policy | None = None,
     ) -> TeacherForcing:
         """Score given gazes in one parallel pass (teacher forcing), differentiably.
 
         Args:
-            video_BTCHW: normalised frames of the side the encoder reads.
-            index_BN: int64 patch index of each gaze inside its own frame; frame by frame.
+            video_BTCHW: normalised frames of the side the encoder reads; or fewer clips than there are rows of gazes:
+                then the clips are those of rows 0, 1, …, and again of the rows that follow, as in a group of
+                several gazes of each clip.
+            index_BN: int64 patch index of each gaze inside its own frame; frame by frame. These are read.
             kept_BN: bool, false where a slot is padding; what stands there changes nothing.
             count_T: slots of each frame; they sum to N.
+            target_BN: int64 patch index that is scored in place of each gaze, by the same head; None: the gaze.
+            known_BN: bool, false where there is no target, whatever stands there; None: where there is no gaze. Targets
+                may also be known where a slot is padding, past a frame's last gaze in its last group.
+            policy: the distribution that targets are scored under: at each head, the end token, the gazes of the
+                frame's earlier groups and the targets of the group's earlier heads cannot be chosen. None: as
+                published, all entries can be, at temperature 1, although nobody draws from that distribution.
+
+        Returns:
+            What it says at each slot. A target that the policy could not choose has a log-probability of
+            :data:`~autogaze.models.autogaze.scoring.IMPOSSIBLE`, about.
+
+        Raises:
+            ValueError: the rows of gazes are not a multiple of the clips.
         """
         features_BCThw, _ = self.vision_model(video_BTCHW)
-        return self.score(self.connector(features_BCThw), index_BN, kept_BN, count_T)
+        visual_BTPC = self.connector(features_BCThw)
+        if len(index_BN) != len(visual_BTPC):
+            if len(index_BN) % len(visual_BTPC):
+                raise ValueError(f"{len(index_BN)} rows of gazes are not a multiple of {len(visual_BTPC)} clips")
+            visual_BTPC = visual_BTPC.repeat(len(index_BN) // len(visual_BTPC), 1, 1, 1)
+        return self.score(
+            visual_BTPC, index_BN, kept_BN, count_T, target_BN=target_BN, known_BN=known_BN, policy=policy
+        )
 
     def score(
-        self, visual_BTPC: Tensor, index_BN: Tensor, kept_BN: Tensor, count_T: Tensor | list[int]
+        self,
+        visual_BTPC: Tensor,
+        index_BN: Tensor,
+        kept_BN: Tensor,
+        count_T: Tensor | list[int],
+        *,
+        target_BN: Tensor | None = None,
+        known_BN: Tensor | None = None,
+        policy: Policy | None = None,
     ) -> TeacherForcing:
         """The decoder's half of :meth:`forward`, given visual tokens."""
         counts = [int(count) for count in count_T]
-        decoder, K = self.gaze_decoder, self.gaze_decoder.group_size
-        B, P = len(visual_BTPC), visual_BTPC.shape[2]
+        decoder = self.gaze_decoder
+        B, P, V = len(visual_BTPC), visual_BTPC.shape[2], decoder.vocab_size
         # Padding may hold anything, an end token included; what is read there is thrown away.
-        index_BN = index_BN.clamp(0, decoder.vocab_size - 1)
+        index_BN = index_BN.clamp(0, V - 1)
+        target_BN = index_BN if target_BN is None else target_BN.clamp(0, V - 1)
+        known_BN = kept_BN if known_BN is None else known_BN
         embedded = decoder.model.embed_tokens(index_BN)
         tokens, kept = [], []
         for t, (gazes, keep) in enumerate(
@@ -303,10 +341,23 @@ class GazeModel(nn.Module):
             tokens += [visual_BTPC[:, t], gazes]
             kept += [keep.new_ones(B, P), keep]
         hidden_BLC = self._hidden(torch.cat(tokens, 1), torch.cat(kept, 1))
-        device = visual_BTPC.device
-        before_N, own_N = _group_starts(counts, P, K, device)
-        rank_N = torch.cat([torch.arange(count, device=device) % K for count in counts])
-        return self._read(hidden_BLC, index_BN, before_N, own_N, rank_N)
+        slots = Slots.of(counts, visual_tokens=P, group_size=decoder.group_size, device=visual_BTPC.device)
+        logits_BSKV, loss_BSK = decoder.read_out(hidden_BLC[:, slots.before_S])
+        taken_BSKV = None
+        if policy is not None:
+            taken_BSKV = slots.taken(index_BN, kept_BN, target_BN=target_BN, known_BN=known_BN, vocab_size=V)
+        chosen_BSK = log_probability(
+            logits_BSKV,
+            slots.by_head(target_BN),
+            taken_BSKV=taken_BSKV,
+            temperature=1.0 if policy is None else policy.temperature,
+        )
+        # The loss after gaze r of a group is what head r + 1 said before the group; after the last gaze of a
+        # full group it is what head 0 says once that gaze has been read.
+        own_loss_BN = decoder.predicted_losses(hidden_BLC[:, slots.own_N])[..., 0]
+        next_loss_BN = slots.by_slot(loss_BSK.roll(-1, dims=2))
+        after_BN = torch.where(slots.rank_N < decoder.group_size - 1, next_loss_BN, own_loss_BN)
+        return TeacherForcing(slots.by_slot(chosen_BSK), after_BN)
 
     def _hidden(self, x_BLC: Tensor, kept_BL: Tensor) -> Tensor:
         """Decoder output (B, L, C) at every kept token; anything finite at the others."""
@@ -318,30 +369,3 @@ class GazeModel(nn.Module):
         hidden_BMC: Tensor = self.gaze_decoder.model(packed_BMC, torch.arange(longest, device=x_BLC.device)[None])
         place_BL = (kept_BL.cumsum(1) - 1).clamp(min=0)
         return hidden_BMC.gather(1, place_BL[..., None].expand(-1, -1, x_BLC.shape[2]))
-
-    def _read(
-        self, hidden_BLC: Tensor, index_BN: Tensor, before_N: Tensor, own_N: Tensor, rank_N: Tensor
-    ) -> TeacherForcing:
-        decoder, K = self.gaze_decoder, self.gaze_decoder.group_size
-        starts, group_N = torch.unique_consecutive(before_N, return_inverse=True)
-        logits_BSKV, loss_BSK = decoder.read_out(hidden_BLC[:, starts])
-        chosen = logits_BSKV.log_softmax(-1)[:, group_N, rank_N].gather(-1, index_BN[..., None])[..., 0]
-        # The loss after gaze r of a group is what head r + 1 said before the group; after the last gaze of a
-        # full group it is what head 0 says once that gaze has been read.
-        own_loss_BN = decoder.predicted_losses(hidden_BLC[:, own_N])[..., 0]
-        after = torch.where(rank_N < K - 1, loss_BSK[:, group_N, (rank_N + 1) % K], own_loss_BN)
-        return TeacherForcing(chosen, after)
-
-
-def _group_starts(
-    counts: list[int], visual_tokens: int, group_size: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """For every gaze: the token its group is read out at, and its own token, as positions in the sequence."""
-    before, own, start = [], [], 0
-    for count in counts:
-        start += visual_tokens
-        for gaze in range(count):
-            own.append(start + gaze)
-            before.append(start + gaze // group_size * group_size - 1)
-        start += count
-    return torch.tensor(before, dtype=torch.long, device=device), torch.tensor(own, dtype=torch.long, device=device)
