@@ -83,12 +83,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "datasets",
         "datasets.video_utils",
         "datasets.labels",
+        *("datasets.label_entries", "datasets.label_parquet", "datasets.label_file", "datasets.label_clip"),
         "datasets.own_labels",
-        "datasets.clips",
+        *("datasets.recipes", "datasets.footage", "datasets.footage_cache", "datasets.motion", "datasets.textures"),
+        *("datasets.sprites", "datasets.pages", "datasets.procedural", "datasets.sources", "datasets.clips"),
         *("datasets.labellers", "datasets.order", "datasets.stream", "datasets.feed"),
     ),
     # Results as files and as words
-    ("results", "files", "info", "checks", "terminal"),
+    ("results", "files", "info", "checks", "terminal", "journal"),
+    # Labels of many videos
+    (
+        *("labelling", "labelling.budgets", "labelling.scorers", "labelling.search", "labelling.lazy"),
+        *("labelling.settings", "labelling.workers", "labelling.runner"),
+    ),
     # Measuring
     (
         *("evaluation.rows", "evaluation.metrics", "evaluation.settings", "evaluation.clips", "evaluation.journal"),
@@ -110,13 +117,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Training
     (
         "training",
-        "training.settings",
-        "training.state",
-        *("training.batch", "training.pool"),
-        "training.objective",
-        "training.stopping",
-        "training.ntp",
-        "training.refiner",
+        *("training.stage", "training.run_settings", "training.processes", "training.journal", "training.state"),
+        *("training.batch", "training.stopping", "training.trainer"),
+        *("training.clip_source", "training.networks", "training.gaze_stage", "training.ntp", "training.grpo"),
+        *("training.refiner", "training.video_mae"),
+        *("configs", "configs.ntp", "configs.grpo", "configs.reconstructor"),
     ),
     # Entry points
     (
@@ -128,7 +133,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "commands.evaluate",
             "commands.behaviour",
         ),
-        *("commands.calibrate", "commands.info", "commands.checks", "commands"),
+        *("commands.calibrate", "commands.label", "commands.info", "commands.checks", "commands.train", "commands"),
     ),
     ("cli",),
 )

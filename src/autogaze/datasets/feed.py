@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -10,9 +11,9 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from autogaze.datasets.clips import ClipRecipe
 from autogaze.datasets.labellers import Labeller
 from autogaze.datasets.order import SampleOrder
+from autogaze.datasets.recipes import ClipRecipe
 from autogaze.datasets.stream import ClipShape, ClipStream, LabelledClip, Unreadable
 from autogaze.errors import TrainingError
 
@@ -51,6 +52,7 @@ class ClipFeed(Generic[T]):
         workers: int = 0,
         ahead: int = 256,
         cache_bytes: int = 2**31,
+        cache_folder: str | os.PathLike[str] | None = None,
         kept_bytes: int = 2**33,
     ) -> None:
         """Start the workers.
@@ -67,11 +69,13 @@ class ClipFeed(Generic[T]):
             workers: processes that make clips for this one; 0 makes them when a step asks for them.
             ahead: clips made in advance, over all workers. From a block's share of this process on, the workers make
                 the next block while the present one is gone through again.
-            cache_bytes: decoded sources kept, over all workers.
+            cache_bytes: decoded sources kept in memory, over all workers.
+            cache_folder: keep decoded sources on disk too, for any number of processes and runs.
             kept_bytes: pixels of clips kept until they come again; what is too much is made again.
 
         Raises:
             ValueError: a number is not legal.
+            OSError: there is no room for the clips, or the cache folder cannot be made.
         """
         if not 0 <= rank < world <= batch:
             raise ValueError(
@@ -94,7 +98,13 @@ class ClipFeed(Generic[T]):
         self._block = -1
         self._misses = 0
         self._stream = ClipStream(
-            self._recipes(), shape, labeller=labeller, workers=workers, ahead=ahead, cache_bytes=cache_bytes
+            self._recipes(),
+            shape,
+            labeller=labeller,
+            workers=workers,
+            ahead=ahead,
+            cache_bytes=cache_bytes,
+            cache_folder=cache_folder,
         )
 
     def step(self) -> list[LabelledClip[T]]:

@@ -10,7 +10,7 @@ from autogaze.grid import PatchGrid
 from autogaze.selectors.cells import Pixels
 
 if TYPE_CHECKING:
-    from autogaze.datasets.clips import ClipRecipe
+    from autogaze.datasets.recipes import ClipRecipe
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -28,17 +28,25 @@ class Labeller(Protocol[T_co]):
 
 @dataclass(frozen=True, kw_only=True)
 class GreedyLabeller:
-    """The gazes of a greedy search on the canvas, by the rule of the recipe."""
+    """The label that comes with a recipe, else the gazes of a greedy search on the canvas by the recipe's rule."""
 
     grid: PatchGrid
     """Patches of a frame; its finest scale is the side of the clips."""
 
     def __call__(self, rgb: Pixels, recipe: ClipRecipe, /) -> Label:
-        """The label of a clip.
+        """The label of a clip; that of the recipe where it has one.
 
         Raises:
-            ValueError: the clip has another side than the grid's finest scale.
+            ValueError: the clip or the recipe's label is of another grid, or the label of another number of frames.
         """
+        if recipe.label is not None:
+            gaze = recipe.label.gaze
+            if len(gaze.count) != len(rgb) or gaze.layout.grid != self.grid:
+                raise ValueError(
+                    f"the label of {recipe.path} has {len(gaze.count)} frames at scales {gaze.layout.grid.scales_px}, "
+                    f"and clips have {len(rgb)} at {self.grid.scales_px}; label the videos again for these"
+                )
+            return recipe.label
         return label_clip(rgb, rule=recipe.rule, grid=self.grid, rng=recipe.rng(2))
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import queue
+import signal
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -17,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import numpy as np
 import torch
 
-from autogaze.datasets.clips import ClipRecipe, FootageCache, render
+from autogaze.datasets.clips import reading_of, render
+from autogaze.datasets.footage_cache import FootageCache
 from autogaze.datasets.labellers import Labeller
+from autogaze.datasets.recipes import ClipRecipe
 from autogaze.errors import AutoGazeError, VideoError
 from autogaze.grid import PatchGrid
 from autogaze.selectors.cells import Pixels
@@ -32,6 +38,8 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 300.0
 """How long the next clip is waited for before the workers are given up."""
+POLL_SECONDS = 2.0
+"""How often a worker that has nothing to do looks whether the process it works for is still there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +87,31 @@ class Unreadable:
 class ClipMaker(Generic[T]):
     """Makes labelled clips, one after the other."""
 
-    def __init__(self, shape: ClipShape, *, labeller: Labeller[T], cache_bytes: int) -> None:
+    def __init__(
+        self,
+        shape: ClipShape,
+        *,
+        labeller: Labeller[T],
+        cache_bytes: int,
+        cache_folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """See :class:`ClipStream`.
+
+        Raises:
+            OSError: the cache folder cannot be made.
+        """
         self.shape, self.labeller = shape, labeller
-        self._cache = FootageCache(cache_bytes)
+        self._cache = FootageCache(cache_bytes, folder=cache_folder)
 
     def make(self, recipe: ClipRecipe) -> LabelledClip[T] | Unreadable:
-        """The clip of a recipe."""
+        """The clip of a recipe, or why its source cannot be read."""
+        frames, side_px = self.shape.frames, self.shape.side_px
+        reading = reading_of(recipe, frames=frames, side_px=side_px)
         try:
-            footage = self._cache.get(recipe.path)
-        except (VideoError, OSError) as error:
-            return Unreadable(recipe=recipe, message=str(error))
-        rgb = render(recipe, footage, frames=self.shape.frames, side_px=self.shape.side_px)
+            footage = None if reading is None else self._cache.get(reading)
+        except (VideoError, OSError, MemoryError) as error:
+            return Unreadable(recipe=recipe, message=str(error) or f"{recipe.path} does not fit into memory")
+        rgb = render(recipe, footage, frames=frames, side_px=side_px)
         return LabelledClip(recipe=recipe, rgb=rgb, label=self.labeller(rgb, recipe))
 
 
@@ -109,6 +131,7 @@ class ClipStream(Generic[T]):
         workers: int = 0,
         ahead: int = 256,
         cache_bytes: int = 2**31,
+        cache_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         """Start the workers.
 
@@ -118,29 +141,42 @@ class ClipStream(Generic[T]):
             labeller: what is to be learned about a clip.
             workers: processes; 0 makes each clip when it is asked for.
             ahead: clips made in advance, over all workers.
-            cache_bytes: decoded sources kept, over all workers.
+            cache_bytes: decoded sources kept in memory, over all workers.
+            cache_folder: keep decoded sources on disk too, for any number of runs at once.
+
+        Raises:
+            OSError: there is no room for the clips, or the cache folder cannot be made.
         """
         self._recipes = recipes
-        self._pending: dict[int, tuple[int, T | Unreadable]] = {}
-        self._order: list[tuple[int, ClipRecipe]] = []
+        self._pending: dict[int, tuple[int, T | Unreadable | _Failure]] = {}
+        self._order: deque[tuple[int, ClipRecipe]] = deque()
         self._ticket = itertools.count()
         self._lent: int | None = None
-        self._maker = ClipMaker(shape, labeller=labeller, cache_bytes=cache_bytes)
         self._processes: list[BaseProcess] = []
         self._worker_of: dict[Path, int] = {}
+        self._maker = ClipMaker(shape, labeller=labeller, cache_bytes=cache_bytes, cache_folder=cache_folder)
         if not workers:
             return
         context = multiprocessing.get_context("spawn")  # a forked process must not inherit CUDA or threads
         self._folder = tempfile.TemporaryDirectory(prefix="autogaze-clips-")
         path = Path(self._folder.name) / "clips"
         self._staging = np.memmap(path, np.uint8, "w+", shape=(ahead, *shape.shape))
-        self._results: Queue[tuple[int, int, T | Unreadable]] = context.Queue()
-        self._tasks: list[Queue[_Task | None]] = [context.Queue() for _ in range(workers)]
+        self._results: Queue[tuple[int, int, T | Unreadable | _Failure]] = context.Queue()
+        self._tasks: list[Queue[_Task]] = [context.Queue() for _ in range(workers)]
+        work = _Work(
+            path=path,
+            slots=ahead,
+            shape=shape,
+            labeller=labeller,
+            cache_bytes=cache_bytes // workers,
+            cache_folder=cache_folder,
+        )
         for tasks in self._tasks:
-            arguments = (tasks, self._results, path, ahead, shape, labeller, cache_bytes // workers)
-            process = context.Process(target=_work, args=arguments, daemon=True)
+            process = context.Process(target=_work, args=(tasks, self._results, work), daemon=True)
             process.start()
             self._processes.append(process)
+        # Also at the end of a program that forgot to close: the workers do not listen to a polite request.
+        self._stop = Finalize(self, _kill, args=(tuple(self._processes),), exitpriority=15)
         for slot in range(ahead):
             self._submit(slot)
 
@@ -151,7 +187,7 @@ class ClipStream(Generic[T]):
         """The next clip, or why there is none for the next recipe.
 
         Raises:
-            AutoGazeError: a worker died.
+            AutoGazeError: a worker died, or failed at this clip.
         """
         if not self._processes:
             return self._maker.make(next(self._recipes))
@@ -160,12 +196,14 @@ class ClipStream(Generic[T]):
             self._lent = None
         if not self._order:
             raise StopIteration
-        ticket, recipe = self._order.pop(0)
+        ticket, recipe = self._order.popleft()
         while ticket not in self._pending:
             done, slot, result = self._wait()
             self._pending[done] = (slot, result)
         slot, result = self._pending.pop(ticket)
         self._lent = slot
+        if isinstance(result, _Failure):
+            raise result.error(recipe)
         if isinstance(result, Unreadable):
             return result
         return LabelledClip(recipe=recipe, rgb=self._staging[slot], label=result)
@@ -180,18 +218,16 @@ class ClipStream(Generic[T]):
 
     def close(self) -> None:
         """Stop the workers; nothing more comes."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join()
         if self._processes:
+            self._stop()
             self._results.close()
             for tasks in self._tasks:
                 tasks.cancel_join_thread()
                 tasks.close()
             del self._staging
             self._folder.cleanup()
-        self._processes, self._order, self._recipes = [], [], iter(())
+        self._processes, self._recipes = [], iter(())
+        self._order.clear()
 
     def _submit(self, slot: int) -> None:
         recipe = next(self._recipes, None)
@@ -199,10 +235,12 @@ class ClipStream(Generic[T]):
             return
         ticket = next(self._ticket)
         self._order.append((ticket, recipe))
-        worker = self._worker_of.setdefault(recipe.path, len(self._worker_of) % len(self._tasks))
+        worker = ticket % len(self._tasks)
+        if recipe.path is not None:
+            worker = self._worker_of.setdefault(recipe.path, len(self._worker_of) % len(self._tasks))
         self._tasks[worker].put(_Task(ticket=ticket, slot=slot, recipe=recipe))
 
-    def _wait(self) -> tuple[int, int, T | Unreadable]:
+    def _wait(self) -> tuple[int, int, T | Unreadable | _Failure]:
         for _ in range(int(PATIENCE_SECONDS)):
             try:
                 return self._results.get(timeout=1)
@@ -223,26 +261,62 @@ class _Task:
     recipe: ClipRecipe
 
 
-def _work(
-    tasks: Queue[_Task | None],
-    results: Queue[tuple[int, int, Any]],
-    path: Path,
-    slots: int,
-    shape: ClipShape,
-    labeller: Labeller[Any],
-    cache_bytes: int,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """A clip at which a worker failed although its source can be read."""
+
+    summary: str
+    trace: str
+
+    def error(self, recipe: ClipRecipe) -> AutoGazeError:
+        made = f"clip {recipe.number}" if recipe.path is None else f"clip {recipe.number} of {recipe.path}"
+        error = AutoGazeError(f"{made} could not be made: {self.summary}")
+        error.add_note(self.trace)
+        return error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What a worker has to know."""
+
+    path: Path
+    slots: int
+    shape: ClipShape
+    labeller: Labeller[Any]
+    cache_bytes: int
+    cache_folder: str | os.PathLike[str] | None
+
+
+def _work(tasks: Queue[_Task], results: Queue[tuple[int, int, Any]], work: _Work) -> None:
     """A worker: pixels go into the shared file, the label through the queue."""
+    # A run that is told to stop, as its whole group often is, finishes its step with these clips.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
-    staging = np.memmap(path, np.uint8, "r+", shape=(slots, *shape.shape))
-    maker = ClipMaker(shape, labeller=labeller, cache_bytes=cache_bytes)
-    while (task := tasks.get()) is not None:
+    staging = np.memmap(work.path, np.uint8, "r+", shape=(work.slots, *work.shape.shape))
+    maker = ClipMaker(work.shape, labeller=work.labeller, cache_bytes=work.cache_bytes, cache_folder=work.cache_folder)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while parent.is_alive():
+        try:
+            task = tasks.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            continue
         try:
             made = maker.make(task.recipe)
-        except Exception:  # tell the parent which recipe it was, then go on
-            made = Unreadable(recipe=task.recipe, message=traceback.format_exc())
+        except Exception as error:  # whatever it is, the parent knows what to do about it
+            summary = f"{type(error).__name__}: {error}"
+            results.put((task.ticket, task.slot, _Failure(summary=summary, trace=traceback.format_exc())))
+            continue
         if isinstance(made, LabelledClip):
             staging[task.slot] = made.rgb
             results.put((task.ticket, task.slot, made.label))
         else:
             results.put((task.ticket, task.slot, made))
+
+
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
