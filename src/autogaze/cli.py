@@ -22,6 +22,7 @@ from autogaze.commands.checks import ChecksCommand
 from autogaze.commands.evaluate import EvaluateCommand
 from autogaze.commands.gaze import GazeCommand
 from autogaze.commands.info import InfoCommand
+from autogaze.commands.label import LabelCommand
 from autogaze.commands.reconstruct import ReconstructCommand
 from autogaze.commands.words import EXIT_FAILED
 from autogaze.errors import AutoGazeError
@@ -35,6 +36,7 @@ Command = (
     | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
+    | Annotated[LabelCommand, tyro.conf.subcommand("label")]
     | Annotated[InfoCommand, tyro.conf.subcommand("info")]
     | Annotated[ChecksCommand, tyro.conf.subcommand("checks")]
 )
@@ -55,7 +57,7 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "info", "checks")
+VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "label", "info", "checks")
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 
@@ -106,13 +108,17 @@ def _run(words: list[str]) -> int:
 
 def _parse(words: list[str]) -> Runnable:
     """The command that the words spell; help is printed by tyro, which then exits."""
+    command: Runnable
     if tuple(words[:2]) == BEHAVIOUR:
-        return _read(BehaviourCommand, words[2:], prog=" ".join(["autogaze", *BEHAVIOUR]), verb=())
+        command = _read(BehaviourCommand, words[2:], prog=" ".join(["autogaze", *BEHAVIOUR]), verb=())
+        return command
+    if words[:1] == ["train"]:
+        return _parse_train(words[1:])
     if words and words[0] not in VERBS and not words[0].startswith("-"):
         raise _UsageError(
             f"{words[0]!r} is no command; there are {', '.join(VERBS)}; `autogaze --help` shows what is legal"
         )
-    return _read(
+    command = _read(
         Command,
         words or ["--help"],
         prog="autogaze",
@@ -122,22 +128,39 @@ def _parse(words: list[str]) -> Runnable:
             "`autogaze --version` tells the version."
         ),
     )
+    return command
+
+
+def _parse_train(words: Sequence[str]) -> Runnable:
+    """``autogaze train``: what to train, which configuration, and what to change in it."""
+    from autogaze.commands.train import TrainCommand, find_config, split_words
+
+    what, config, rest = split_words(words)
+    settings = find_config(what, config)()
+    changed = _read(type(settings), rest, prog=f"autogaze train {what}", verb=(), default=settings)
+    return TrainCommand(settings=changed)
 
 
 def _read(
-    kind: Any, words: Sequence[str], *, prog: str, verb: Sequence[str], description: str | None = None
-) -> Runnable:
+    kind: Any,
+    words: Sequence[str],
+    *,
+    prog: str,
+    verb: Sequence[str],
+    description: str | None = None,
+    default: Any = None,
+) -> Any:
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            command: Runnable = tyro.cli(
+            return tyro.cli(
                 kind,
                 prog=prog,
                 description=description,
                 args=words,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+                **({} if default is None else {"default": default}),
             )
-            return command
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autogaze.archive import atomic_path
-from autogaze.errors import CheckpointError
+from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze.checkpoint import write_tensors
-from autogaze.training.settings import TrainingError
 
 PROGRESS_NAME = "progress.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -31,10 +34,8 @@ class Progress:
     """Optimiser steps done."""
     seconds: float = 0.0
     """Time spent training, over all sittings."""
-    clips: int = 0
-    """Clips that came into the pool so far."""
-    oldest_recipe: int = 0
-    """Number of the oldest recipe in the pool: where it starts to be filled again."""
+    best: float = math.inf
+    """Value of the best validation."""
 
 
 class Averaged:
@@ -63,9 +64,15 @@ def check_unused(out: Path) -> None:
 
 
 def save_state(
-    folder: Path, *, model: nn.Module, averaged: Averaged, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path,
+    *,
+    model: nn.Module,
+    averaged: Averaged,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    keep: int,
 ) -> None:
-    """Write everything into a new folder below ``folder`` and remove the older ones.
+    """Write everything into a new folder below ``folder`` and remove all but the ``keep`` newest.
 
     Four files of the size of the weights, and a small one that is written last and makes the folder count.
 
@@ -84,10 +91,28 @@ def save_state(
     for name, tensors in {"weights": model.state_dict(), "averaged": averaged.weights, **moments}.items():
         write_tensors({key: value.contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
     with atomic_path(new / PROGRESS_NAME) as path:
-        path.write_text(json.dumps(asdict(progress)) + "\n", encoding="utf-8")
+        values = {name: value for name, value in asdict(progress).items() if value != math.inf}
+        path.write_text(json.dumps(values) + "\n", encoding="utf-8")
+    newest = _complete(folder)[-keep:]
     for old in _folders(folder):
-        if old != new:
+        if old not in newest:
             shutil.rmtree(old)
+
+
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path``, which takes its place if the block succeeds and else vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (path.with_name(f".{path.name}.{secrets.token_hex(6)}") for _ in range(2))
+    new.mkdir()
+    try:
+        yield new
+        if path.exists():
+            path.replace(old)
+        new.replace(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load_state(

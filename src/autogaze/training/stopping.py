@@ -1,17 +1,11 @@
-"""How a run is asked to stop, and how it says why it stopped by itself."""
+"""How a run is asked to stop."""
 
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
-
-from autogaze.errors import AutoGazeError
-from autogaze.terminal import complain, error_line
-
-EXIT_FAILED = 2
 
 
 class Stoppable(Protocol):
@@ -21,28 +15,19 @@ class Stoppable(Protocol):
 
 
 @contextmanager
-def stopping_on_sigterm(run: Stoppable) -> Iterator[None]:
-    """While this is open, SIGTERM lets the run finish its step and save, instead of ending the process."""
+def stopping_on_signals(run: Stoppable) -> Iterator[None]:
+    """While this is open, SIGTERM and Ctrl-C let the run finish its step and save; a second one ends it at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def stop(number: int, frame: object) -> None:
         run.must_stop = True
+        signal.signal(number, before[signal.Signals(number)])
 
-    before = signal.signal(signal.SIGTERM, stop)
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def telling_errors() -> Iterator[None]:
-    """Around a whole command: an error that people can do something about becomes one line on standard error.
-
-    Raises:
-        SystemExit: there was one; the status is :data:`EXIT_FAILED`.
-    """
-    try:
-        yield
-    except (AutoGazeError, OSError, ValueError) as error:
-        complain(error_line(error))
-        sys.exit(EXIT_FAILED)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,186 @@
+"""Settings that every run has, and what follows from them alone: learning rate, end, precision."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from autogaze.errors import TrainingError
+from autogaze.training.stage import Stage, Tell
+
+if TYPE_CHECKING:
+    import torch
+
+Decay = Literal["linear", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a run goes, whatever it trains.
+
+    Raises:
+        TrainingError: a value is not legal.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("run")
+    """Folder for checkpoint, state, log and pictures."""
+    init: str | None = None
+    """Checkpoint to start from: a folder, file, hub id or bundled; without it fresh weights."""
+    resume: bool = False
+    """Go on from the state in --out, if there is one."""
+    steps: int | None = None
+    """Optimiser steps over all sittings, which the learning rate follows; without it it follows the clock."""
+    minutes: float | None = None
+    """This sitting ends after so many minutes, start included."""
+    total_minutes: float | None = None
+    """Minutes over all sittings, which the learning rate follows where --steps are not given."""
+    batch: int = 64
+    """Clips of a step over all processes and passes."""
+    passes: int = 1
+    """Passes that a step's clips are divided over, whose gradients add up: more need less memory."""
+    peak_lr: float = 1e-3
+    """Learning rate after the warm-up."""
+    final_lr: float = 1e-5
+    """Learning rate at the end."""
+    decay: Decay = "linear"
+    """How the learning rate falls from the one to the other."""
+    warmup_steps: int = 200
+    """Steps until the learning rate is at its peak."""
+    weight_decay: float = 0.02
+    """Of matrices and kernels; vectors have none."""
+    clip_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+    average: float = 0.999
+    """Decay of the averaged weights, which become the checkpoint; 0: the latest weights do."""
+    seed: int = 0
+    """Seed of weights, clips and draws."""
+    device: str | None = None
+    """cpu, cuda or mps; without it a GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the passes; auto: bf16 on a GPU. Weights and optimiser are always fp32."""
+    log_every: int = 20
+    """Steps between lines of the log."""
+    save_minutes: float = 5.0
+    """Minutes between states, validations and pictures."""
+    save_steps: int | None = None
+    """Save every so many steps instead."""
+    keep: int = 2
+    """States kept."""
+    trackers: tuple[str, ...] = ()
+    """Also log to these: tensorboard, trackio, wandb, or another that accelerate knows."""
+    project: str = "autogaze"
+    """Name of the project there."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    debug: bool = False
+    """Show where an error comes from."""
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None and self.total_minutes is None:
+            raise TrainingError("a run needs an end; give --steps, --minutes or --total-minutes")
+        positive = ("steps", "minutes", "total_minutes", "batch", "passes", "peak_lr", "warmup_steps", "clip_norm")
+        for name in (*positive, "log_every", "save_minutes", "save_steps", "keep"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise TrainingError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+        for name in ("final_lr", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise TrainingError(f"--average must be at least 0 and below 1, got {self.average}")
+        if self.passes > self.batch:
+            raise TrainingError(f"{self.passes} passes of a step of {self.batch} clips; each needs one at least")
+
+    def make_stage(self, *, device: torch.device, tell: Tell) -> Stage[Any, Any]:
+        """What this run trains, on a device; ``tell`` hears path and message of validation videos left out.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be loaded, or does not fit.
+            TrainingError: the settings fit no network.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what it trains")
+
+    def share_done(self, *, step: int, seconds: float) -> float:
+        """How much of the whole run lies behind it, 0 to 1, after so many steps and seconds over all sittings."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        minutes = self.total_minutes or self.minutes
+        assert minutes is not None
+        return min(1.0, seconds / (60 * minutes))
+
+    def learning_rate(self, *, step: int, share: float) -> float:
+        """Linear warm-up by steps, then decay by the share done."""
+        left = 1 - share if self.decay == "linear" else (1 + math.cos(math.pi * share)) / 2
+        return (self.final_lr + (self.peak_lr - self.final_lr) * left) * min(1.0, (step + 1) / self.warmup_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """Which clips a run learns from, and how they are made.
+
+    Raises:
+        TrainingError: a value is not legal, or there is nothing to train on.
+    """
+
+    videos: tuple[Path, ...] = ()
+    """Folders of videos; one with train/ and val/ inside means train/ here and val/ for validation."""
+    images: tuple[Path, ...] = ()
+    """Folders of images to ride over."""
+    labels: Path | None = None
+    """Label file of the videos, as `autogaze label` writes it; without it labels are made on the way."""
+    val: tuple[Path, ...] = ()
+    """Folders of videos to validate on, beside the val/ of --videos."""
+    scans: float = 0.15
+    """Share of clips that ride over images, where there are both images and videos."""
+    procedural: float = 0.0
+    """Share of clips that are drawn: sprites, text, pans and cuts."""
+    validation_clips: int = 93
+    """Most clips to validate on, one of each video, evenly spread over them."""
+    block: int = 4096
+    """Clips that are gone through --reuse times, in different orders, before the next ones; 2.4 MB each."""
+    reuse: int = 2
+    """How often each clip is learned from."""
+    workers: int | None = None
+    """Processes that make clips, for each training process; without it one for each core but one; 0: none."""
+    cache_gb: float = 4.0
+    """Decoded sources kept in memory over all workers; a minute of video at 25 frames a second takes 0.5."""
+    cache_folder: Path | None = None
+    """Keep decoded sources in this folder too, so that the next run need not decode them."""
+
+    def __post_init__(self) -> None:
+        for name in ("scans", "procedural"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"--{name} must be a share from 0 to 1, got {getattr(self, name)}")
+        if not (self.videos or self.images or self.procedural):
+            raise TrainingError(
+                "nothing to train on; give folders of --videos, of --images, or a share of --procedural clips"
+            )
+        for name in ("block", "reuse"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("cache_gb", "workers", "validation_clips"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise TrainingError(f"--{name.replace('_', '-')} must be at least 0, got {value}")
+
+    def num_workers(self) -> int:
+        """Processes that make clips for one training process."""
+        return max(1, (os.cpu_count() or 2) - 1) if self.workers is None else self.workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRunSettings(ClipSettings, RunSettings):
+    """A run that learns from clips.
+
+    Raises:
+        TrainingError: a value is not legal, or there is nothing to train on.
+    """
+
+    def __post_init__(self) -> None:
+        ClipSettings.__post_init__(self)
+        RunSettings.__post_init__(self)
