@@ -7,7 +7,7 @@ from PIL import Image
 
 from autogaze.datasets.pages import draw_caption, draw_pages
 from autogaze.datasets.recipes import ClipRecipe, Kind
-from autogaze.datasets.sprites import draw_sprites
+from autogaze.datasets.sprites import draw_sprites, make_sprite
 from autogaze.datasets.textures import draw_texture
 from autogaze.selectors.cells import Pixels
 
@@ -34,7 +34,7 @@ def draw_clip(recipe: ClipRecipe, *, frames: int = 16, side_px: int = 224) -> Pi
 
 def pan(rng: np.random.Generator, *, frames: int, side_px: int) -> Pixels:
     """(T, S, S, 3) a camera that moves, turns, shakes and comes closer over a surface, or any part of that."""
-    quarter = draw_texture(rng, height_px=2 * side_px, width_px=2 * side_px)
+    quarter = _surface(rng, 2 * side_px)
     half = np.concatenate([quarter, quarter[:, ::-1]], axis=1)
     surface, surface_px = Image.fromarray(np.concatenate([half, half[::-1]])), 4 * side_px
     time = np.arange(frames, dtype=np.float64)
@@ -43,8 +43,11 @@ def pan(rng: np.random.Generator, *, frames: int, side_px: int) -> Pixels:
     first, last = np.sort(rng.integers(-frames, 2 * frames, 2))
     way = speed * time.clip(first, last)
     way = way - way.mean()
-    middle_x = surface_px / 2 + way * np.cos(direction) + shake[0]
-    middle_y = surface_px / 2 + way * np.sin(direction) + shake[1]
+    # Around the middle of the first quarter, so that where it is mirrored is seldom seen.
+    middle_x, middle_y = (
+        side_px * rng.uniform(0.8, 1.2) + way * along + shaken
+        for along, shaken in zip((np.cos(direction), np.sin(direction)), shake, strict=True)
+    )
     angle = rng.uniform(0, 2 * np.pi) * (rng.random() < 0.3) + rng.normal(0, 0.02) * (rng.random() < 0.3) * time
     zoom = rng.uniform(0.5, 1.1) * np.exp(rng.normal(0, 0.02) * (rng.random() < 0.5) * (time - frames / 2))
     # From the middle to a corner of the window, and a pixel more: never past the surface's edge.
@@ -62,6 +65,15 @@ def pan(rng: np.random.Generator, *, frames: int, side_px: int) -> Pixels:
         )
         shown.append(np.asarray(frame))
     return np.stack(shown)
+
+
+def _surface(rng: np.random.Generator, side_px: int) -> Pixels:
+    """(S, S, 3) a texture, most of the time with pictures stuck on it."""
+    surface = Image.fromarray(draw_texture(rng, height_px=side_px, width_px=side_px))
+    if rng.random() < 0.7:
+        for _ in range(int(rng.integers(2, 13))):
+            make_sprite(rng, frames=1, side_px=side_px).paste(surface, 0)
+    return np.asarray(surface)
 
 
 def film_noise(rng: np.random.Generator, clip: Pixels) -> Pixels:

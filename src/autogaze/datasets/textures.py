@@ -31,9 +31,9 @@ def palette(rng: np.random.Generator, colours: int) -> NDArray[np.float64]:
     """(n, 3) colours from 0 to 255: shades of one, or one by one."""
     if rng.random() < 0.5:
         dark, light = np.sort(rng.uniform(0, 1, 2))
-        shades = np.linspace(dark, max(light, dark + 0.2), colours)
+        shades = np.linspace(dark, max(light, dark + 0.3), colours)
         tinted: NDArray[np.float64] = shades[:, None] * (255 - rng.uniform(0, 120, 3) * rng.integers(0, 2))
-        return tinted.clip(0, 255)
+        return tinted.clip(0, 255) if rng.random() < 0.5 else tinted[::-1].clip(0, 255)
     return rng.uniform(0, 255, (colours, 3))
 
 
