@@ -95,7 +95,7 @@ class Engine:
         state: DecoderState,
         visual_BPC: Tensor,
         *,
-        max_gazes: int,
+        max_gazes: int | NDArray[np.int64],
         threshold: float | None = None,
         sampler: Sampler | None = None,
     ) -> list[FrameGaze]:
@@ -104,7 +104,7 @@ class Engine:
         Args:
             state: memory of the frames before; advanced in place.
             visual_BPC: the frame's visual tokens.
-            max_gazes: most gazes a clip may get, at least 1.
+            max_gazes: most gazes a clip may get, at least 1; or one number for each clip.
             threshold: predicted loss at which a frame ends; None: it never does.
             sampler: draws instead of taking the likeliest; None: greedy.
 
