@@ -33,8 +33,10 @@ class JournalKind:
     """What made it, such as ``an evaluation``."""
     another: str
     """Another run of that, such as ``another evaluation``."""
+    differs: str
+    """What an earlier run with another request is, such as ``an evaluation that differs from this one``."""
     place: str
-    """What errors call the place of the results; ``{folder}`` and ``{path}`` stand for those of the journal."""
+    """Where the results go."""
     ways_out: str = "--overwrite starts over, another --out keeps what is there"
     """What to do about a journal that does not fit."""
 
@@ -111,7 +113,7 @@ class LineJournal(ABC, Generic[RecordT]):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(
-                f"{self._kind.another} is writing into {self._place()}; wait for it, or choose another --out"
+                f"{self._kind.another} is writing into {self._kind.place}; wait for it, or choose another --out"
             ) from error
         except OSError:  # some network file systems have no locks
             return
@@ -137,12 +139,8 @@ class LineJournal(ABC, Generic[RecordT]):
             differ.append("version of the journal")
         if differ:
             raise OutputError(
-                f"{self._place()} holds {self._kind.work} that differs from this one in: {', '.join(differ)}; "
-                f"{self._kind.ways_out}"
+                f"{self._kind.place} holds {self._kind.differs} in: {', '.join(differ)}; {self._kind.ways_out}"
             )
-
-    def _place(self) -> str:
-        return self._kind.place.format(folder=self.path.parent, path=self.path)
 
     def _write(self, values: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(values, separators=(",", ":")).encode() + b"\n")

@@ -104,6 +104,27 @@ class Entry:
     """Number of the clip's first frame."""
 
     @classmethod
+    def of(cls, label: VideoLabel) -> Self:
+        """A label that was just made.
+
+        Raises:
+            LabelFileError: its losses are no finite numbers.
+            ValueError: it has no losses.
+        """
+        gaze = label.gaze
+        if gaze.predicted_loss is None:
+            raise ValueError(f"the label of {label.key!r} has no losses")
+        return cls.checked(
+            label.key,
+            index=gaze.index,
+            count=gaze.count,
+            loss=gaze.predicted_loss,
+            start=label.start,
+            grid=gaze.layout.grid,
+            source="the search",
+        )
+
+    @classmethod
     def checked(
         cls,
         key: str,

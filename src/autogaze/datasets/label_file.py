@@ -30,10 +30,10 @@ __all__ = [
     "LabelOrigin",
     "Labels",
     "VideoLabel",
-    "entry_of",
+    "entry_from_json",
+    "entry_to_json",
     "find_label",
     "label_key",
-    "label_of_entry",
     "labelled_videos",
     "read_labels",
     "write_labels",
@@ -68,7 +68,7 @@ def read_labels(path: str | os.PathLike[str], *, grid: PatchGrid | None = None) 
         raise LabelFileError(f"{path} is not a label file: it must be one JSON object with an entry for each video")
     grid = grid or PatchGrid()
     # Taken out of the parsed file one by one, because there they need ten times the memory.
-    entries = {key: _entry(key, data.pop(key), grid=grid, source=str(path)) for key in list(data)}
+    entries = {key: entry_from_json(key, data.pop(key), grid=grid, source=str(path)) for key in list(data)}
     return Labels(entries, grid=grid, source=str(path))
 
 
@@ -89,12 +89,12 @@ def write_labels(path: str | os.PathLike[str], labels: Iterable[VideoLabel]) -> 
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         before = "{"
         for label in labels:
-            file.write(f"{before}\n{json.dumps(label.key)}: {json.dumps(entry_of(label), separators=(',', ':'))}")
+            file.write(f"{before}\n{json.dumps(label.key)}: {json.dumps(entry_to_json(label), separators=(',', ':'))}")
             before = ","
         file.write("{}\n" if before == "{" else "\n}\n")
 
 
-def entry_of(label: VideoLabel) -> dict[str, Any]:
+def entry_to_json(label: VideoLabel) -> dict[str, Any]:
     """A label as an entry of the published JSON.
 
     Raises:
@@ -113,8 +113,8 @@ def entry_of(label: VideoLabel) -> dict[str, Any]:
     return entry if label.start == 0 else {**entry, START: label.start}
 
 
-def label_of_entry(key: str, entry: object, *, grid: PatchGrid, source: str) -> VideoLabel:
-    """The label of an entry of the published JSON; inverse of :func:`entry_of`.
+def entry_from_json(key: str, entry: object, *, grid: PatchGrid, source: str) -> Entry:
+    """What an entry of the published JSON holds; inverse of :func:`entry_to_json`.
 
     Args:
         key: the entry's key.
@@ -125,10 +125,6 @@ def label_of_entry(key: str, entry: object, *, grid: PatchGrid, source: str) -> 
     Raises:
         LabelFileError: the entry is damaged, or of another grid.
     """
-    return Labels({key: _entry(key, entry, grid=grid, source=source)}, grid=grid, source=source)[key]
-
-
-def _entry(key: str, entry: object, *, grid: PatchGrid, source: str) -> Entry:
     if not isinstance(entry, dict) or not entry.keys() >= set(_LISTS):
         raise LabelFileError(f"{source}: {key!r} must have {' and '.join(_LISTS)}; is it a label file?")
     for name in _LISTS:

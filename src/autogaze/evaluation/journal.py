@@ -13,13 +13,6 @@ from autogaze.journal import JournalKind, LineJournal
 
 JOURNAL = ".journal.jsonl"
 """Name of the journal in the folder of the results."""
-_KIND = JournalKind(
-    format="autogaze-evaluation-journal",
-    version=1,
-    work="an evaluation",
-    another="another evaluation",
-    place="{folder}",
-)
 
 RowT = TypeVar("RowT", FrameRow, ClipRow)
 
@@ -76,7 +69,15 @@ class Journal(LineJournal[ClipRecord | VideoRecord]):
             OutputError: it is of another request, is damaged, or another run is writing it.
             OSError: it cannot be read or written.
         """
-        super().__init__(folder / JOURNAL, request, kind=_KIND)
+        kind = JournalKind(
+            format="autogaze-evaluation-journal",
+            version=1,
+            work="an evaluation",
+            another="another evaluation",
+            differs="an evaluation that differs from this one",
+            place=str(folder),
+        )
+        super().__init__(folder / JOURNAL, request, kind=kind)
 
     def to_line(self, record: ClipRecord | VideoRecord) -> dict[str, Any]:
         """See :meth:`LineJournal.to_line`."""

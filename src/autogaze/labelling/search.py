@@ -1,0 +1,185 @@
+"""Greedy search for the gazes of a clip, judged by any reconstructor; and the definition: try every patch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from autogaze.errors import AutoGazeError
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, Indices, PatchGrid
+from autogaze.labelling.budgets import Limits
+from autogaze.labelling.scorers import CandidateScorer, ClipScorer, Losses
+from autogaze.selectors.cells import Pixels
+
+# Shape letters: T frames, S pixels a side of a frame, P patches of it, C patches to try.
+
+Try: TypeAlias = Callable[[Indices], Losses]
+"""(C,) patches in, (C,) losses of the frame out, each patch on top of what the frame has already."""
+
+
+class Picker(Protocol):
+    """Chooses the next gaze of a frame, trying as many patches as it wants. One is of one clip."""
+
+    def begin(self) -> None:
+        """The next frame of the clip begins."""
+        ...
+
+    def pick(self, attempt: Try, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
+        """The next gaze, and the frame's loss after it.
+
+        Args:
+            attempt: tries patches.
+            taken: the frame's gazes so far, fewer than P; none of them may be tried.
+            loss: the frame's loss now; NaN if :attr:`needs_first_loss` is false and nothing is taken yet.
+        """
+        ...
+
+    def end(self, taken: Sequence[int]) -> None:
+        """The frame keeps these gazes."""
+        ...
+
+    @property
+    def needs_first_loss(self) -> bool:
+        """Whether the loss of a frame without gazes is wanted."""
+        ...
+
+
+class SearchMethod(Protocol):
+    """A way of searching."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as the command line takes it."""
+        ...
+
+    def open(self, rgb: Pixels, grid: PatchGrid) -> Picker:
+        """Start on a (T, S, S, 3) clip."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Searched:
+    """What a search found."""
+
+    gaze: Gaze
+    """The gazes in their order; ``predicted_loss`` is the frame's loss after each of them."""
+    evaluations: int
+    """Sets of gazes that the reconstructor was asked about."""
+
+
+def search_clip(rgb: Pixels, *, scorer: CandidateScorer, method: SearchMethod, limits: Limits) -> Searched:
+    """Search frame by frame and gaze by gaze; earlier frames keep what they have (arXiv 2603.12254, 3.2).
+
+    A frame ends when it has its count of gazes, or where there is a threshold, when its loss is at or below it or the
+    next gaze would not lower it. It gets one gaze at least.
+
+    Args:
+        rgb: (T, S, S, 3) uint8, S being the finest scale of the scorer's grid.
+        scorer: the reconstructor.
+        method: which patches are tried.
+        limits: when frames end.
+
+    Raises:
+        AutoGazeError: a loss is no finite number.
+        ValueError: the clip is of another shape, or the limits of another length.
+    """
+    grid = scorer.grid
+    side_px = grid.scales_px[-1]
+    if rgb.ndim != 4 or rgb.shape[1:] != (side_px, side_px, 3) or not len(rgb):
+        raise ValueError(f"a clip must be (T, {side_px}, {side_px}, 3) uint8, got {rgb.shape} {rgb.dtype}")
+    if len(limits.counts) != len(rgb):
+        raise ValueError(f"there must be one count for each of {len(rgb)} frames, got {len(limits.counts)}")
+    clip, picker = _Counted(scorer.open(rgb)), method.open(rgb, grid)
+    frames: list[list[int]] = []
+    losses: list[float] = []
+    for count in limits.counts:
+        taken, of_frame = _search_frame(clip, picker, most=min(count, grid.num_patches), threshold=limits.threshold)
+        picker.end(taken)
+        clip.commit(np.array(taken, np.int64))
+        frames.append(taken)
+        losses += of_frame
+    gaze = Gaze(
+        index=np.concatenate([np.array(taken, np.int64) for taken in frames]),
+        count=np.array([len(taken) for taken in frames], np.int64),
+        layout=FrameLayout.tiled(grid, height_px=side_px, width_px=side_px),
+        predicted_loss=np.array(losses, np.float32),
+    )
+    return Searched(gaze=gaze, evaluations=clip.evaluations)
+
+
+def _search_frame(
+    clip: _Counted, picker: Picker, *, most: int, threshold: float | None
+) -> tuple[list[int], list[float]]:
+    """The gazes of the next frame, and the loss after each."""
+    taken: list[int] = []
+    losses: list[float] = []
+
+    def attempt(patches: Indices) -> Losses:
+        before = np.broadcast_to(np.array(taken, np.int64), (len(patches), len(taken)))
+        return clip.losses(np.concatenate([before, patches[:, None]], axis=1))
+
+    picker.begin()
+    loss = float(clip.losses(np.empty((1, 0), np.int64))[0]) if picker.needs_first_loss else math.nan
+    while len(taken) < most and not (taken and threshold is not None and loss <= threshold):
+        patch, after = picker.pick(attempt, taken=taken, loss=loss)
+        if not math.isfinite(after):
+            raise AutoGazeError(f"the reconstructor gives a loss of {after}; are its weights those of a trained model?")
+        if taken and threshold is not None and after >= loss:
+            break
+        taken.append(patch)
+        losses.append(after)
+        loss = after
+    return taken, losses
+
+
+class _Counted:
+    """A clip that counts what it is asked."""
+
+    def __init__(self, clip: ClipScorer) -> None:
+        self._clip = clip
+        self.evaluations = 0
+
+    def losses(self, candidates: Indices) -> Losses:
+        self.evaluations += len(candidates)
+        return self._clip.losses(candidates)
+
+    def commit(self, index: Indices) -> None:
+        self._clip.commit(index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhaustive:
+    """The definition: every patch of the frame is tried for every gaze; the lowest index wins among equals."""
+
+    name = "exhaustive"
+
+    def open(self, rgb: Pixels, grid: PatchGrid) -> EveryPatch:
+        """See :meth:`SearchMethod.open`."""
+        return EveryPatch(grid)
+
+
+class EveryPatch:
+    """The picker of :class:`Exhaustive`."""
+
+    needs_first_loss = False
+
+    def __init__(self, grid: PatchGrid) -> None:
+        self._all = np.arange(grid.num_patches)
+
+    def begin(self) -> None:
+        """See :meth:`Picker.begin`."""
+
+    def pick(self, attempt: Try, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
+        """See :meth:`Picker.pick`."""
+        patches = np.setdiff1d(self._all, taken)
+        losses = attempt(patches)
+        best = int(losses.argmin())
+        return int(patches[best]), float(losses[best])
+
+    def end(self, taken: Sequence[int]) -> None:
+        """See :meth:`Picker.end`."""
