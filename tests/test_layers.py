@@ -11,7 +11,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "autogaze"
 # that stand before it. A new module goes into the lowest layer that works. Names are relative to ``autogaze``.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Geometry and what everyone needs
-    ("errors", "extras", "configuration", "grid", "algorithms", "algorithms.ntp"),
+    (
+        *("errors", "extras", "configuration", "grid"),
+        *("algorithms.result", "algorithms.stop_head", "algorithms.ntp", "algorithms.grpo", "algorithms"),
+    ),
     # Data
     ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils", "summary"),
     # Video in and out
@@ -120,7 +123,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("training.stage", "training.run_settings", "training.processes", "training.journal", "training.state"),
         *("training.batch", "training.stopping", "training.trainer"),
         *("training.clip_source", "training.networks", "training.gaze_stage", "training.ntp", "training.grpo"),
-        *("training.refiner", "training.video_mae"),
+        *("training.strip", "training.refiner", "training.video_mae_networks", "training.video_mae"),
         *("configs", "configs.ntp", "configs.grpo", "configs.reconstructor"),
     ),
     # Entry points

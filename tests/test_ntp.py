@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from autogaze.algorithms.ntp import NTPLoss, ntp_loss
+from autogaze.algorithms import NTP
+from autogaze.algorithms.ntp import NTPLoss, ntp_loss, ntp_sums
 
 GOLDEN = Path(__file__).parent / "data" / "losses" / "losses.safetensors"
 
@@ -92,3 +93,62 @@ def test_wrong_shapes_and_masks_are_refused() -> None:
         ntp_loss(predicted, predicted, target_loss_BN=target[:, :6], gaze_mask_BN=mask, loss_mask_BN=mask)
     with pytest.raises(ValueError, match=r"loss_mask_BN must be bool, got torch\.float32"):
         ntp_loss(predicted, predicted, target_loss_BN=target, gaze_mask_BN=mask, loss_mask_BN=mask.float())
+
+
+def test_sums_over_parts_divided_by_the_counts_of_all_are_the_loss_of_all() -> None:
+    """As processes do it, and passes: values and gradients are those of one batch, however it is cut."""
+    logits, label, predicted, target = problem(clips=5)
+    mask = torch.arange(7) < torch.tensor([[7], [2], [0], [4], [1]])
+    losses = mask & (torch.rand(5, 7, generator=torch.Generator().manual_seed(3)) < 0.6)
+
+    def leaves() -> tuple[torch.Tensor, torch.Tensor]:
+        return chosen(logits, label).requires_grad_(), predicted.clone().requires_grad_()
+
+    whole = leaves()
+    loss = ntp_loss(*whole, target_loss_BN=target, gaze_mask_BN=mask, loss_mask_BN=losses)
+    total = loss.gaze_B.mean() + loss.loss_B.mean()
+    total.backward()
+    parts = leaves()
+    sums = [
+        ntp_sums(
+            *(leaf[rows] for leaf in parts),
+            target_loss_BN=target[rows],
+            gaze_mask_BN=mask[rows],
+            loss_mask_BN=losses[rows],
+        )
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 5))
+    ]
+    gazes = torch.stack([part.gaze_count_B.sum() for part in sums]).sum()
+    known = torch.stack([part.loss_count_B.sum() for part in sums]).sum()
+    assert (int(gazes), int(known)) == (int(mask.sum()), int(losses.sum()))
+    pieces = [part.gaze_B.sum() / gazes + part.loss_B.sum() / known for part in sums]
+    for piece in pieces:
+        piece.backward()
+    torch.testing.assert_close(torch.stack(pieces).sum(), total)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_the_published_class_equals_the_published_loss() -> None:
+    data = load_file(GOLDEN)
+    result = NTP(optimize_task_loss_prediction=True)({}, data, data)
+    torch.testing.assert_close(result.terms["ntp_loss"], data["ntp_loss"], atol=1e-5, rtol=0)
+    head = data["ntp_task_loss_prediction_loss"]
+    torch.testing.assert_close(result.terms["task_loss_prediction_loss"], head, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result["loss"], data["ntp_loss"] + head, atol=1e-5, rtol=0)
+    assert float(result["metrics"]["ntp_loss"]) == pytest.approx(float(data["ntp_loss"].mean()), abs=1e-5)
+    alone = NTP()({}, data, {})
+    torch.testing.assert_close(alone.loss, data["ntp_loss"], atol=1e-5, rtol=0)
+    assert NTP().preprocess_inputs({"video": 3}) == {"video": 3}
+    with pytest.raises(KeyError):
+        alone["nothing"]
+
+
+def test_the_published_class_refuses_what_does_not_fit() -> None:
+    data = load_file(GOLDEN)
+    with pytest.raises(ValueError, match=r"if_padded_gazing must be \(8, 25\) bool"):
+        NTP()({}, {**data, "if_padded_gazing": data["if_padded_gazing"].float()}, data)
+    with pytest.raises(ValueError, match="without generate_only"):
+        NTP()({}, {**data, "log_action_probs": None}, data)
+    with pytest.raises(ValueError, match=r"task_losses must be \(8, 25\)"):
+        NTP(optimize_task_loss_prediction=True)({}, data, {**data, "task_losses": data["task_losses"][:, 1:]})

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from autogaze.algorithms.stop_head import LossTargets
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.packing import PaddedGaze
-from autogaze.tasks.judged import LossTargets, Selection, last_gaze_targets
+from autogaze.tasks.judged import Selection, last_gaze_targets
 
 _NOT_TASKS = ("base", "judged")
 

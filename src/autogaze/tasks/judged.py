@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from autogaze.algorithms import stop_head
+from autogaze.algorithms.stop_head import LossTargets
 from autogaze.gaze import Gaze
 from autogaze.packing import PaddedGaze, pack
 
@@ -137,20 +139,6 @@ def padded_gaze(selection: Selection, *, device: torch.device | str) -> PaddedGa
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LossTargets:
-    """Loss after each gaze, where it is known: what a stop head learns.
-
-    The loss of a frame is known once its last gaze is taken, so that only that one has a target: the last slot of a
-    judged frame which is not padding.
-    """
-
-    loss_BN: Tensor
-    """(B, N) of the dtype of the losses, without a graph; 0 where it is not known."""
-    mask_BN: Tensor
-    """(B, N) bool, true where it is known."""
-
-
 def kept_at(gaze: PaddedGaze, frame_idx: Tensor) -> Tensor:
     """(B, F) int64 gazes of each of these frames, padding not counted."""
     kept_BN = (~gaze.if_padded_gazing).long()
@@ -159,26 +147,15 @@ def kept_at(gaze: PaddedGaze, frame_idx: Tensor) -> Tensor:
 
 
 def last_gaze_targets(gaze: PaddedGaze, *, frame_idx: Tensor, loss_BF: Tensor) -> LossTargets:
-    """Each judged frame's loss at its last gaze that is not padding; see :class:`LossTargets`.
-
-    The published code stores these losses as whole numbers, and marks padded slots where a frame has several; here
-    they keep their value, and padding has none.
+    """Each judged frame's loss at its last gaze that is not padding; see :func:`autogaze.algorithms.stop_head`.
 
     Args:
         gaze: B clips of T frames.
         frame_idx: (F,) int64 frames that were judged.
         loss_BF: their losses.
     """
-    kept_BN, frame_N = ~gaze.if_padded_gazing, _frame_of_slot(gaze)
-    B, N, T = *kept_BN.shape, len(gaze.num_gazing_each_frame)
-    slot_BN = torch.arange(N, device=kept_BN.device).expand(B, N)
-    frame_BN = frame_N.expand(B, N)
-    none_BT = slot_BN.new_full((B, T), -1)
-    last_BT = none_BT.scatter_reduce(1, frame_BN, slot_BN.masked_fill(~kept_BN, -1), "amax")
-    judged_T = torch.zeros(T, dtype=torch.bool, device=kept_BN.device).index_fill(0, frame_idx, True)
-    loss_BT = loss_BF.new_zeros(B, T).index_copy(1, frame_idx, loss_BF.detach())
-    mask_BN = (last_BT.gather(1, frame_BN) == slot_BN) & judged_T[frame_N]
-    return LossTargets(loss_BN=loss_BT.gather(1, frame_BN).masked_fill(~mask_BN, 0), mask_BN=mask_BN)
+    kept_BN, count_T = ~gaze.if_padded_gazing, gaze.num_gazing_each_frame
+    return stop_head.last_gaze_targets(loss_BF, frame_idx_F=frame_idx, kept_BN=kept_BN, count_T=count_T)
 
 
 def _frame_of_slot(gaze: PaddedGaze) -> Tensor:

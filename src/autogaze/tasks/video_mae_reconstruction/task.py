@@ -14,12 +14,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from autogaze.algorithms.stop_head import LossTargets
 from autogaze.losses.pixel import PUBLISHED, Loss, PixelSpace
 from autogaze.losses.weighted import VisionModel, make_loss
 from autogaze.models.autogaze.checkpoint import HubOptions
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.judged import LossTargets, Selection, kept_at, last_gaze_targets, task_batch
+from autogaze.tasks.judged import Selection, kept_at, last_gaze_targets, task_batch
 from autogaze.tasks.video_mae_reconstruction.checkpoint_video_mae import read_checkpoint
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 
@@ -61,12 +62,12 @@ class VideoMAEReconstructionOutput(TaskOutput):
 
     @property
     def reconstruction_loss_each_gazing_token(self) -> Tensor:
-        """(B, N) see :class:`~autogaze.tasks.judged.LossTargets`."""
+        """(B, N) see :class:`~autogaze.algorithms.stop_head.LossTargets`."""
         return self._targets.loss_BN
 
     @property
     def reconstruction_loss_each_gazing_token_mask(self) -> Tensor:
-        """(B, N) bool, see :class:`~autogaze.tasks.judged.LossTargets`."""
+        """(B, N) bool, see :class:`~autogaze.algorithms.stop_head.LossTargets`."""
         return self._targets.mask_BN
 
     @property
