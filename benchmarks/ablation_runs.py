@@ -1,0 +1,123 @@
+"""Networks of an ablation: fresh weights, and what the training commands make of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig
+from autogaze.training.networks import SHAPES, gaze_model
+
+STAGES = ("none", "NTP", "GRPO only", "NTP + GRPO")
+LONGER = "NTP, as many steps as NTP + GRPO"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What the training commands are called with beside what the ablation decides itself."""
+
+    ntp: tuple[str, ...]
+    """After ``autogaze train ntp``."""
+    grpo: tuple[str, ...]
+    """After ``autogaze train grpo``."""
+    ntp_steps: int
+    """Steps of NTP."""
+    grpo_steps: int
+    """Steps of GRPO."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Trains networks into a folder; what is there already is not trained again."""
+
+    folder: Path
+    """A folder for each network."""
+    words: Words
+    """Of the commands."""
+
+    def make(self, stage: str, *, config: AutoGazeConfig, name: str, seed: int) -> Path:
+        """The checkpoint of a stage.
+
+        Raises:
+            RuntimeError: a command failed.
+        """
+        shape = self.folder / f"{name}.json"
+        config.to_json_file(shape)
+        here = f"{name}-seed{seed}"
+        words, ntp = self.words, ("ntp", f"{here}-ntp", self.words.ntp)
+        if stage == "none":
+            return self._fresh(here, shape, seed)
+        if stage == "NTP":
+            return self._train(*ntp, steps=words.ntp_steps, shape=shape, seed=seed, init=None)
+        if stage == LONGER:
+            long = ("ntp", f"{here}-longer", words.ntp)
+            return self._train(*long, steps=words.ntp_steps + words.grpo_steps, shape=shape, seed=seed, init=None)
+        init, end = None, "grpo"
+        if stage == "NTP + GRPO":
+            init = self._train(*ntp, steps=words.ntp_steps, shape=shape, seed=seed, init=None)
+            end = "both"
+        return self._train(
+            *("grpo", f"{here}-{end}", words.grpo), steps=words.grpo_steps, shape=shape, seed=seed, init=init
+        )
+
+    def _fresh(self, here: str, shape: Path, seed: int) -> Path:
+        checkpoint = self.folder / f"{here}-none"
+        if not checkpoint.exists():
+            gaze_model(init=None, shape=str(shape), seed=seed).save_pretrained(checkpoint)
+        return checkpoint
+
+    def _train(
+        self, what: str, here: str, words: tuple[str, ...], *, steps: int, shape: Path, seed: int, init: Path | None
+    ) -> Path:
+        out = self.folder / here
+        done = out / "done.json"
+        command = [
+            sys.executable,
+            "-m",
+            "autogaze.cli",
+            "train",
+            what,
+            *words,
+            "--steps",
+            str(steps),
+            "--seed",
+            str(seed),
+        ]
+        command += ["--shape", str(shape)] if init is None else ["--init", str(init)]
+        command += ["--out", str(out), "--resume", "--quiet"]
+        if done.exists() and json.loads(done.read_text()) == command:
+            return out / "checkpoint"
+        print(shlex.join(command), flush=True)
+        if subprocess.run(command, check=False).returncode:
+            raise RuntimeError(f"this failed: {shlex.join(command)}")
+        done.write_text(json.dumps(command))
+        return out / "checkpoint"
+
+
+def config_of(shape: str) -> AutoGazeConfig:
+    """A named network, or that of a ``config.json``."""
+    return SHAPES[shape] if shape in SHAPES else AutoGazeConfig.from_json_file(Path(shape))
+
+
+def with_gazes_per_pass(config: AutoGazeConfig, gazes: int) -> AutoGazeConfig:
+    """The network with another number of gazes that one pass of its decoder proposes."""
+    model = config.gaze_model_config
+    decoder = replace(model.gaze_decoder_config, num_multi_token_pred=gazes)
+    return replace(config, gaze_model_config=replace(model, gaze_decoder_config=decoder))
+
+
+def with_finest_scale_alone(config: AutoGazeConfig) -> AutoGazeConfig:
+    """The network with the patches of its finest scale and no others."""
+    grid = config.grid
+    patches = grid.patches_per_scale[-1]
+    model = config.gaze_model_config
+    decoder = replace(model.gaze_decoder_config, vocab_size=patches + 1)
+    return replace(
+        config,
+        scales=str(grid.scales_px[-1]),
+        gaze_model_config=replace(model, gaze_decoder_config=decoder),
+    )
