@@ -8,28 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autogaze.datasets.clips import ClipMix, find_videos
+from autogaze.datasets.clips import ClipMix, mixed_sources
 from autogaze.datasets.feed import ClipFeed
-from autogaze.datasets.labellers import GreedyLabeller, no_label
+from autogaze.datasets.labellers import no_label
 from autogaze.datasets.labels import Label
 from autogaze.datasets.order import SampleOrder
-from autogaze.datasets.stream import ClipShape, LabelledClip
+from autogaze.datasets.sources import ProceduralClips, VideoClips
+from autogaze.datasets.stream import LabelledClip
 from autogaze.errors import TrainingError
-from autogaze.grid import PatchGrid
-from make_video import moving_frames, write_video
+from clip_samples import LABELLER, SHAPE, write_sources, write_unreadable
 
-SHAPE = ClipShape(grid=PatchGrid(scales_px=(32, 64)), frames=4)
-LABELLER = GreedyLabeller(grid=SHAPE.grid)
 ORDER = SampleOrder(block=16, reuse=2)
 
 
 @pytest.fixture(scope="module")
-def mix(tmp_path_factory: pytest.TempPathFactory) -> ClipMix:
-    folder = tmp_path_factory.mktemp("clips")
-    for seed in range(3):
-        write_video(folder / f"{seed}.mp4", moving_frames(24, height_px=72, width_px=96, seed=seed))
-    (folder / "broken.mp4").write_bytes(b"no video")
-    return ClipMix(videos=find_videos(folder))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def mix(folder: Path) -> ClipMix:
+    """Clips of all kinds, some of them unreadable."""
+    return ClipMix(sources=mixed_sources(videos=[folder], images=[folder], scans=0.2, procedural=0.2))
 
 
 def steps(mix: ClipMix, count: int, **changes: object) -> list[list[LabelledClip[Label]]]:
@@ -89,19 +89,27 @@ def test_an_order_of_nothing_is_refused(wrong: dict[str, int]) -> None:
 # Feed
 
 
+def is_broken(mix: ClipMix, number: int) -> bool:
+    path = mix.recipe(number).path
+    return path is not None and path.name == "broken.mp4"
+
+
 def test_a_step_holds_the_clips_of_its_samples(mix: ClipMix) -> None:
-    numbers = {mix.recipe(n).path.name: n for n in range(32)}
-    assert "broken.mp4" in numbers
     for step, clips in enumerate(steps(mix, 8)):
         samples = [ORDER.number(i) for i in range(6 * step, 6 * step + 6)]
-        readable = [n for n in samples if mix.recipe(n).path.name != "broken.mp4"]
+        readable = [n for n in samples if not is_broken(mix, n)]
         assert [clip.recipe.number for clip in clips] == readable
         for clip in clips:
             assert clip.rgb.shape == SHAPE.shape and clip.label.gaze.num_gazes
 
 
 def test_workers_change_nothing(mix: ClipMix) -> None:
-    alone, one, three = ([contents(step) for step in steps(mix, 8, workers=workers)] for workers in (0, 1, 3))
+    made = [
+        steps(mix, 8, workers=workers) for workers in (0, 1, 3)
+    ]  # all of it is still there when the workers are gone
+    assert len({clip.recipe.kind for step in made[0] for clip in step}) > 4
+    assert all(clip.rgb.flags.owndata for clips in made for step in clips for clip in step)
+    alone, one, three = ([contents(step) for step in clips] for clips in made)
     assert alone == one == three
 
 
@@ -125,35 +133,38 @@ def test_a_feed_goes_on_where_another_stopped(mix: ClipMix, first: int) -> None:
 
 @pytest.mark.parametrize(("kept", "made"), [(2**30, 32), (0, 64), (8 * 4 * 64 * 64 * 3, 48)])
 def test_clips_that_come_again_are_kept_as_far_as_there_is_room(mix: ClipMix, kept: int, made: int) -> None:
-    readable = ClipMix(videos=mix.videos[:3])
+    readable = ClipMix(sources=(ProceduralClips(),))
     expected = [contents(step) for step in steps(readable, 8, batch=8)]
     with ClipFeed(readable, SHAPE, batch=8, order=ORDER, labeller=LABELLER, kept_bytes=kept) as feed:
         assert [contents(feed.step()) for _ in range(8)] == expected
         assert feed.made == made and feed.next_step == 8
 
 
-def test_pixels_stay_when_the_next_steps_come(mix: ClipMix) -> None:
-    settings = {"batch": 6, "order": SampleOrder(block=64), "labeller": no_label}
-    with ClipFeed(mix, SHAPE, workers=1, ahead=2, **settings) as feed:  # type: ignore[arg-type]
-        first = feed.step()
-        before = [clip.rgb.copy() for clip in first]
-        feed.step()
-        assert all(np.array_equal(clip.rgb, rgb) for clip, rgb in zip(first, before, strict=True))
-        assert all(clip.rgb.flags.owndata and clip.label is None for clip in first)
-
-
-def test_unreadable_sources_are_named_once(mix: ClipMix) -> None:
-    with ClipFeed(mix, SHAPE, batch=32, order=SampleOrder(block=32), labeller=no_label) as feed:
+def test_unreadable_sources_are_named_once_and_left_out(folder: Path, tmp_path: Path) -> None:
+    unreadable = write_unreadable(tmp_path)
+    mix = ClipMix(sources=(VideoClips(roots=(folder / "0.mp4", tmp_path), cuts=0),))
+    with ClipFeed(mix, SHAPE, batch=40, order=SampleOrder(block=40), labeller=no_label) as feed:
         clips = feed.step()
-        broken = sum(mix.recipe(n).path.name == "broken.mp4" for n in range(32))
-        assert len(clips) == 32 - broken < 31
-        ((path, message),) = feed.unreadable.items()
-    assert Path(path).name == "broken.mp4" and "broken.mp4" in message
+        assert [clip.recipe.number for clip in clips] == [
+            number for number in range(40) if mix.recipe(number).path == folder / "0.mp4"
+        ]
+        assert 0 < len(clips) == feed.made < 30 and all(clip.label is None for clip in clips)
+        feed.step()
+        assert sorted(feed.unreadable) == [str(path) for path in unreadable]
+        assert all(Path(path).name in message for path, message in feed.unreadable.items())
+
+
+def test_the_cache_on_disk_changes_nothing(mix: ClipMix, tmp_path: Path) -> None:
+    plain, cold, warm = (
+        [contents(step) for step in steps(mix, 3, cache_folder=cache)] for cache in (None, tmp_path, tmp_path)
+    )
+    assert plain == cold == warm
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".json"}
 
 
 @pytest.mark.parametrize("batch", [8, 256])
-def test_a_run_ends_if_nothing_can_be_made(mix: ClipMix, batch: int) -> None:
-    broken = ClipMix(videos=(mix.videos[-1],))
+def test_a_run_ends_if_nothing_can_be_made(folder: Path, batch: int) -> None:
+    broken = ClipMix(sources=(VideoClips(roots=(folder / "broken.mp4",)),))
     with ClipFeed(broken, SHAPE, batch=batch, order=SampleOrder(block=8, reuse=None), labeller=no_label) as feed:
         for _ in range(100 // batch):
             assert feed.step() == []

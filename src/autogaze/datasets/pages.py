@@ -79,7 +79,7 @@ def draw_caption(rng: np.random.Generator, clip: Pixels) -> Pixels:
     left = np.full(frames, -rng.uniform(0, side_px / 4))
     if rng.random() < 0.4:
         left = left - rng.uniform(0.005, 0.04) * side_px * np.arange(frames)
-    top = round(rng.uniform(0, side_px - label.height))
+    top = round(rng.uniform(0, max(0, side_px - label.height)))
     first, last = np.sort(rng.integers(-frames, 2 * frames, 2))
     shown = []
     for t in range(frames):

@@ -160,7 +160,8 @@ class ClipStream(Generic[T]):
         context = multiprocessing.get_context("spawn")  # a forked process must not inherit CUDA or threads
         self._folder = tempfile.TemporaryDirectory(prefix="autogaze-clips-")
         path = Path(self._folder.name) / "clips"
-        self._staging = np.memmap(path, np.uint8, "w+", shape=(ahead, *shape.shape))
+        _reserve(path, ahead * int(np.prod(shape.shape)))
+        self._staging = np.memmap(path, np.uint8, "r+", shape=(ahead, *shape.shape))
         self._results: Queue[tuple[int, int, T | Unreadable | _Failure]] = context.Queue()
         self._tasks: list[Queue[_Task]] = [context.Queue() for _ in range(workers)]
         work = _Work(
@@ -313,6 +314,22 @@ def _work(tasks: Queue[_Task], results: Queue[tuple[int, int, Any]], work: _Work
             results.put((task.ticket, task.slot, made.label))
         else:
             results.put((task.ticket, task.slot, made))
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file whose room is taken: on a full disk a worker would otherwise be killed at its first clip there."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"no room for the {size / 1e6:.0f} MB of clips made in advance ({os.strerror(error.errno or 0)}); "
+                    f"make fewer, or set TMPDIR to a folder on a larger disk",
+                    str(path.parent),
+                ) from error
 
 
 def _kill(processes: Sequence[BaseProcess]) -> None:
