@@ -53,6 +53,8 @@ class RunSettings:
     """Steps until the learning rate is at its peak."""
     weight_decay: float = 0.02
     """Of matrices and kernels; vectors have none."""
+    beta2: float = 0.95
+    """Decay of the running mean of squared gradients, which steps are divided by the root of."""
     clip_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
     average: float = 0.999
@@ -91,8 +93,9 @@ class RunSettings:
         for name in ("final_lr", "weight_decay", "seed"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
-        if not 0 <= self.average < 1:
-            raise TrainingError(f"--average must be at least 0 and below 1, got {self.average}")
+        for name in ("average", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"--{name} must be at least 0 and below 1, got {getattr(self, name)}")
         if self.passes > self.batch:
             raise TrainingError(f"{self.passes} passes of a step of {self.batch} clips; each needs one at least")
 

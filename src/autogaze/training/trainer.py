@@ -275,7 +275,8 @@ class Trainer(Generic[ClipT, BatchT]):
                 if found:
                     groups.append({"params": found, "lr_scale": group.lr_scale, "weight_decay": decay})
         fused = self.processes.device.type == "cuda"
-        return torch.optim.AdamW(groups, lr=self.settings.peak_lr, betas=(0.9, 0.95), fused=fused)
+        betas = (0.9, self.settings.beta2)
+        return torch.optim.AdamW(groups, lr=self.settings.peak_lr, betas=betas, fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)
