@@ -123,7 +123,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("training.stage", "training.run_settings", "training.processes", "training.journal", "training.state"),
         *("training.batch", "training.stopping", "training.trainer"),
         *("training.clip_source", "training.networks", "training.gaze_stage", "training.ntp"),
-        *("training.rewards", "training.rollouts", "training.grpo"),
+        *("training.rewards", "training.rollouts", "training.groups", "training.grpo"),
         *("training.strip", "training.refiner", "training.video_mae_networks", "training.video_mae"),
     ),
     ("configs", "configs.ntp", "configs.grpo", "configs.reconstructor"),
