@@ -155,12 +155,26 @@ def test_padding_changes_neither_value_nor_gradient(junk: int) -> None:
         torch.testing.assert_close(plain, padded, atol=1e-5, rtol=1e-4)
 
 
-def test_a_row_in_which_nothing_is_open_has_finite_gradients() -> None:
+def test_what_stands_in_padding_can_still_be_chosen() -> None:
+    """A frame whose second slot is padding, and whose second group gazes at what stands there."""
+    model = small_model(group_size=4)
+    kept_BN = torch.tensor([[True, False, True, True, True, True]])
+    with torch.no_grad():
+        same, other = (
+            model(clips(1, 1), torch.tensor([[3, padding, 5, 6, 8, 9]]), kept_BN, [6], policy=Policy())
+            for padding in (8, 11)
+        )
+    assert same.log_probability_BN[0, 4] > -50
+    torch.testing.assert_close(same.log_probability_BN[kept_BN], other.log_probability_BN[kept_BN])
+
+
+def test_where_nothing_is_open_numbers_and_gradients_are_finite() -> None:
     """Slots past the last patch of a frame: nothing is left to choose there."""
     model = small_model(group_size=4)
     index_BN = torch.cat([torch.randperm(P, generator=torch.Generator().manual_seed(0)), torch.zeros(4).long()])[None]
     kept_BN = torch.arange(24)[None] < P
     scored = model(clips(1, 1), index_BN, kept_BN, [24], policy=Policy())
+    assert bool(scored.log_probability_BN.isfinite().all())
     scored.log_probability_BN.masked_fill(~kept_BN, 0).sum().backward()
     assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters() if parameter.grad is not None)
 
