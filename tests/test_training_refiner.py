@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,120 +15,141 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
-from autogaze.datasets.clips import ClipRecipe
-from autogaze.datasets.labellers import no_label
+from autogaze.cli import main
+from autogaze.commands.train import config_names, find_config
+from autogaze.configs import reconstructor as configs
+from autogaze.datasets.labellers import GreedyLabeller
 from autogaze.datasets.labels import LabelRule
-from autogaze.datasets.stream import ClipMaker, ClipShape, LabelledClip
-from autogaze.errors import CheckpointError
+from autogaze.datasets.recipes import ClipRecipe
+from autogaze.errors import CheckpointError, TrainingError
 from autogaze.grid import PatchGrid
 from autogaze.reconstructors import load_reconstructor
-from autogaze.reconstructors.refiner import Refiner
-from autogaze.training.refiner import RefinerSettings, Run, canvas_view, refiner_loss
-from autogaze.training.settings import TrainingError
-from make_video import moving_frames, write_video
+from autogaze.reconstructors.refiner import Refiner, RefinerConfig
+from autogaze.training.refiner import (
+    SHAPES,
+    CanvasLabeller,
+    RefinerSettings,
+    as_many_at_random,
+    canvas_view,
+    errors_left,
+    refiner_network,
+)
+from autogaze.training.run_settings import RunSettings
+from make_video import moving_frames
+from reconstructor_samples import make_waves, refiner_settings, video_mae_settings
+from training_samples import all_tensors, events, newest, run, same_tensors, stop_after, trainer
 
-
-def waves(frames: int) -> np.ndarray:
-    """Smooth waves that drift: what a canvas shows as blocks and a network soon learns to smooth."""
-    time, row, column = np.meshgrid(np.arange(frames), np.arange(72), np.arange(96), indexing="ij")
-    phase = np.stack([row / 9 + time / 3, column / 11 - time / 4, (row + column) / 13], axis=-1)
-    return ((np.sin(phase) + 1) * 127).astype(np.uint8)
+GRID = PatchGrid(scales_px=(32, 64))
+VALIDATED = {"refiner": "refined_loss", "video-mae": "loss"}
 
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("footage")
-    (folder / "videos").mkdir()
-    (folder / "images").mkdir()
-    write_video(folder / "videos" / "a.mp4", waves(24))
-    (folder / "videos" / "broken.mp4").write_bytes(b"no video")
-    Image.fromarray(moving_frames(1, height_px=160, width_px=200)[0]).save(folder / "images" / "a.png")
-    return folder
+    return make_waves(tmp_path_factory.mktemp("footage"))
 
 
-def settings(footage: Path, out: Path, **changes: Any) -> RefinerSettings:
-    plain: dict[str, Any] = {
-        "out": out,
-        "videos": footage / "videos",
-        "images": footage / "images",
-        "steps": 4,
-        "minutes": 5.0,
-        "widths": (4, 6),
-        "clips": 1,
-        "frames": 2,
-        "warmup_steps": 2,
-        "log_every": 1,
-        "random_gazes": 0.5,
-        "device": "cpu",
-    }
-    return RefinerSettings(**{**plain, **changes})
+def recipe(number: int) -> ClipRecipe:
+    return ClipRecipe(number=number, kind="sprites", seed=0, rule=LabelRule(threshold=0.02))
 
 
-def events(out: Path, name: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == name]
+def clip() -> np.ndarray:
+    return np.ascontiguousarray(moving_frames(16, height_px=64, width_px=64))
 
 
-def all_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.rglob("*.safetensors"))
-    return {f"{file.stem}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
-
-
-def clip() -> LabelledClip:
-    recipe = ClipRecipe(number=0, path=Path("none"), kind="video", seed=0, rule=LabelRule(threshold=0.02))
-    maker = ClipMaker(ClipShape(grid=PatchGrid(), frames=3), labeller=no_label, cache_bytes=0)
-    from autogaze.datasets.labels import label_clip
-
-    rgb = np.ascontiguousarray(moving_frames(3, height_px=224, width_px=224))
-    return LabelledClip(recipe=recipe, rgb=rgb, label=label_clip(rgb, rule=recipe.rule, grid=maker.shape.grid))
-
-
-def test_four_steps_are_two_and_two(footage: Path, tmp_path: Path) -> None:
-    Run(settings(footage, tmp_path / "whole")).train()
-    Run(settings(footage, tmp_path / "parts", steps=2)).train()
-    # The learning rate follows the steps asked for, so ask for all of them and stop half-way.
-    halves = Run(settings(footage, tmp_path / "halves"))
-    one_step = halves._one_step
-
-    def twice(stream: Any) -> float:
-        halves.must_stop = halves.step == 1
-        return one_step(stream)
-
-    halves._one_step = twice  # type: ignore[method-assign]
-    halves.train()
-    assert halves.step == 2
-    Run(settings(footage, tmp_path / "halves", resume=True)).train()
-    whole, resumed = all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "halves")
-    assert whole.keys() == resumed.keys() and whole
-    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
-    assert [e["loss"] for e in events(tmp_path / "whole", "step")] == [
-        e["loss"] for e in events(tmp_path / "halves", "step")
-    ]
-
-
-def test_a_state_is_not_replaced_by_a_new_run(footage: Path, tmp_path: Path) -> None:
-    Run(settings(footage, tmp_path, steps=1)).train()
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(TrainingError, match=r"holds the state of a run; --resume goes on, another --out starts anew"):
-        Run(settings(footage, tmp_path, steps=1))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    (tmp_path / "state" / "step-00000001" / "progress.json").unlink()  # without it there is nothing to go on from
-    Run(settings(footage, tmp_path, steps=1))
+# A run
 
 
 def test_the_checkpoint_is_a_reconstructor_and_better_than_the_canvas(footage: Path, tmp_path: Path) -> None:
-    changes = {"steps": 40, "peak_lr": 3e-3, "average": 0.5, "images": None, "random_gazes": 0.0}
-    run = settings(footage, tmp_path, val=footage / "videos", **changes)
-    Run(run).train()
+    changes: dict[str, Any] = {"steps": 60, "peak_lr": 1e-2, "images": (), "random_gazes": 0.0, "reuse": 4}
+    run(refiner_settings(footage, tmp_path, **changes))
     assert load_reconstructor(tmp_path / "checkpoint").name == "checkpoint"
+    assert load_reconstructor(tmp_path / "best").loss_unit == load_reconstructor("refined").loss_unit
     for load in (load_reconstructor, Refiner.from_pretrained):
         with pytest.raises(CheckpointError, match=r"config.json is missing; .*; did you mean .*/checkpoint\?$"):
             load(tmp_path)
-    (validation,) = events(tmp_path, "validation")
-    assert validation["refined_loss"] < validation["canvas_loss"]
-    assert {event["path"] for event in events(tmp_path, "unreadable")} == {str(footage / "videos" / "broken.mp4")}
+    _, averaged = events(tmp_path, "validation")
+    assert averaged["refined_loss"] < 0.97 * averaged["canvas_loss"]
+    assert averaged["refined_psnr"] > averaged["canvas_psnr"]
+    assert {Path(event["path"]).name for event in events(tmp_path, "unreadable")} == {"broken-train.mp4"}
+    pictures = sorted((tmp_path / "pictures" / "step-00000060").iterdir())
+    assert [path.name for path in pictures] == ["000-2.png", "001-3.png"]
+    assert Image.open(pictures[0]).size == (4 * 232 + 8, 44 + 4 * 255)
+
+
+def test_four_steps_are_two_and_two(footage: Path, tmp_path: Path) -> None:
+    run(refiner_settings(footage, tmp_path / "whole"))
+    first = trainer(refiner_settings(footage, tmp_path / "parts"))
+    stop_after(first, 2)
+    first.run()
+    run(refiner_settings(footage, tmp_path / "parts", resume=True))
+    assert same_tensors(newest(tmp_path / "whole"), newest(tmp_path / "parts"))
+    whole, parts = ([line["loss"] for line in events(tmp_path / name, "step")] for name in ("whole", "parts"))
+    assert whole == parts and len(whole) == 4
+
+
+def test_two_processes_are_one(footage: Path, tmp_path: Path) -> None:
+    def runs(name: str) -> list[RunSettings]:
+        changes: dict[str, Any] = {"steps": 3, "save_steps": 1, "keep": 9, "peak_lr": 3e-4, "batch": 5}
+        return [
+            refiner_settings(footage, tmp_path / name / "refiner", **changes),
+            video_mae_settings(footage, tmp_path / name / "video-mae", **changes),
+        ]
+
+    (tmp_path / "runs").write_bytes(pickle.dumps(runs("two")))
+    train_in_two_processes(tmp_path / "runs")
+    for settings in runs("one"):
+        run(settings)
+        one, two = settings.out, tmp_path / "two" / settings.out.name
+        (start,) = events(two, "start")
+        assert start["processes"] == 2
+        gradients, same = (_first_gradients(out) for out in (one, two))
+        assert gradients.keys() == same.keys() and len(gradients) > 10
+        for name, tensor in gradients.items():
+            torch.testing.assert_close(same[name], tensor, atol=1e-7, rtol=1e-4, msg=name)
+        for event, value in (("step", "loss"), ("step", "grad_norm"), ("validation", VALIDATED[settings.out.name])):
+            lines = [[line[value] for line in events(out, event)] for out in (one, two)]
+            assert lines[1] == pytest.approx(lines[0], rel=1e-5 if value == "loss" else 1e-4)
+
+
+def train_in_two_processes(runs: Path) -> None:
+    """As torchrun would, which takes longer to start than they do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    plain = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, Path(__file__).with_name("train_in_processes.py"), runs]
+    processes = [
+        subprocess.Popen(command, env={**os.environ, **plain, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
+        for rank in "01"
+    ]
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], b"".join(told).decode()
+
+
+def _first_gradients(out: Path) -> dict[str, torch.Tensor]:
+    """Of the first step: Adam's first moments are a tenth of them."""
+    return {name: value for name, value in all_tensors(min((out / "state").iterdir())).items() if "exp_avg.s" in name}
+
+
+def test_a_loss_that_is_no_number_stops_and_loses_nothing(footage: Path, tmp_path: Path) -> None:
+    run(refiner_settings(footage, tmp_path, steps=1))
+    before = newest(tmp_path)
+    one = trainer(refiner_settings(footage, tmp_path, resume=True))
+    with torch.no_grad():
+        one.stage.module.head.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"not a number at step 1 .*--resume"):
+        one.run()
+    assert same_tensors(before, newest(tmp_path))
+
+
+def test_a_run_without_validation_clips_draws_nothing(footage: Path, tmp_path: Path) -> None:
+    run(refiner_settings(footage, tmp_path, steps=1, validation_clips=0))
+    assert not events(tmp_path, "validation") and not (tmp_path / "pictures").exists()
+    assert Refiner.from_pretrained(tmp_path / "checkpoint").config == SHAPES["tiny"]
+
+
+# The loss
 
 
 def test_the_loss_is_what_is_left_of_each_frames_errors() -> None:
@@ -136,50 +162,122 @@ def test_the_loss_is_what_is_left_of_each_frames_errors() -> None:
         after = refined[b].permute(1, 2, 0).double().numpy() - target[b].double().numpy() / 255
         squared = (after**2).mean() / ((before**2).mean() + 255**-2)
         wanted.append(squared + np.abs(after).mean() / (np.abs(before).mean() + 1 / 255) / 2)
-    loss = refiner_loss(refined, canvas_BHWC=canvas, target_BHWC=target).item()
-    assert loss == pytest.approx(np.mean(wanted), rel=1e-5)
-    assert refiner_loss(target.movedim(-1, 1) / 255, canvas_BHWC=canvas, target_BHWC=target) == 0
-    unrefined = refiner_loss(canvas[:2].movedim(-1, 1) / 255, canvas_BHWC=canvas[:2], target_BHWC=target[:2])
-    assert unrefined.item() == pytest.approx(1.5, rel=0.02)
+    left = errors_left(refined, canvas_BHWC=canvas, target_BHWC=target)
+    assert left.loss_B.tolist() == pytest.approx(wanted, rel=1e-5)
+    assert not errors_left(target.movedim(-1, 1) / 255, canvas_BHWC=canvas, target_BHWC=target).loss_B.any()
+    unrefined = errors_left(canvas[:2].movedim(-1, 1) / 255, canvas_BHWC=canvas[:2], target_BHWC=target[:2])
+    assert unrefined.loss_B.tolist() == pytest.approx([1.5, 1.5], rel=0.02)
+
+
+# Clips
 
 
 def test_random_gazes_are_as_many_but_others() -> None:
-    made, rng = clip(), np.random.default_rng(0)
-    greedy, random = (canvas_view(made, random=choice, rng=rng) for choice in (False, True))
-    np.testing.assert_array_equal(greedy.target, random.target)
-    assert (greedy.scale != random.scale).any()
-    error = [np.abs(view.canvas.astype(int) - view.target).mean() for view in (greedy, random)]
+    rgb = clip()
+    greedy = GreedyLabeller(grid=GRID)(rgb, recipe(0)).gaze
+    random = as_many_at_random(greedy, np.random.default_rng(0))
+    np.testing.assert_array_equal(random.count, greedy.count)
+    assert not np.array_equal(np.sort(random.index), np.sort(greedy.index))
+    assert all(len({*one.index.tolist()}) == len(one.index) for one in random)
+    views = [canvas_view(rgb, gaze) for gaze in (greedy, random)]
+    error = [np.abs(view.canvas.astype(int) - view.target).mean() for view in views]
     assert error[0] < error[1]
 
 
-def test_a_loss_that_is_no_number_stops_and_loses_nothing(footage: Path, tmp_path: Path) -> None:
-    Run(settings(footage, tmp_path, steps=1)).train()
-    before = all_tensors(tmp_path)
-    run = Run(settings(footage, tmp_path, resume=True))
-    with torch.no_grad():
-        run.refiner.head.weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"not a number at step 2.*--resume"):
-        run.train()
-    after = all_tensors(tmp_path)
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+def test_a_clip_is_shown_as_its_recipe_says_and_no_other_way() -> None:
+    rgb = clip()
+    labellers = [CanvasLabeller(grid=GRID, frames=3, random_gazes=share) for share in (0.0, 0.5, 1.0)]
+    views = [[labeller(rgb, recipe(number)) for number in range(6)] for labeller in labellers]
+    again = [labeller(rgb, recipe(0)) for labeller in labellers]
+    for (first, *_), same in zip(views, again, strict=True):
+        np.testing.assert_array_equal(first.canvas, same.canvas)
+    whole = canvas_view(rgb, GreedyLabeller(grid=GRID)(rgb, recipe(0)).gaze)
+    greedy, mixed, random = ([view.scale.tobytes() for view in row] for row in views)
+    for view in views[0]:
+        assert len(view) == 3
+        shown = [next(t for t in range(16) if np.array_equal(whole.target[t], one)) for one in view.target]
+        assert shown == sorted(shown)
+    # The share decides whose gazes; the frames are others too, because more was drawn before them.
+    assert sum(a == b for a, b in zip(mixed, greedy, strict=True)) in range(1, 6)
+    assert all((a == b) != (a == c) for a, b, c in zip(mixed, greedy, random, strict=True))
+    assert len({view.target.tobytes() for view in views[0]}) > 3
 
 
-def test_nothing_readable_ends_the_run(footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autogaze.training.refiner.MAX_UNREADABLE", 3)
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
-    with pytest.raises(TrainingError, match="none of 3 clips in a row"):
-        Run(settings(footage, tmp_path / "out", videos=tmp_path / "videos", images=None)).train()
+# Settings and networks
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"videos": None, "images": None}, "nothing to train on"),
-        ({"clips": 0}, "clips must be above 0, got 0"),
-        ({"random_gazes": 1.5}, "random_gazes must be a share from 0 to 1, got 1.5"),
+        ({"videos": (), "images": ()}, "nothing to train on"),
+        ({"frames": 0}, "--frames must be from 1 to 16, the frames of a clip, got 0"),
+        ({"frames": 17}, "--frames must be from 1 to 16, the frames of a clip, got 17"),
+        ({"random_gazes": 1.5}, "--random-gazes must be a share from 0 to 1, got 1.5"),
+        ({"beta2": 1.0}, "--beta2 must be at least 0 and below 1, got 1.0"),
     ],
 )
 def test_settings_that_are_not_legal(footage: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        settings(footage, tmp_path, **change)
+        refiner_settings(footage, tmp_path, **change)
+
+
+def test_a_network_comes_from_a_checkpoint_a_shape_or_both(tmp_path: Path) -> None:
+    fresh = [refiner_network(init=None, shape="tiny", seed=seed) for seed in (0, 0, 1)]
+    first, same, other = (network.stem.weight for network in fresh)
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert refiner_network(init=None, shape=None, seed=0).config == RefinerConfig()
+    fresh[2].save_pretrained(tmp_path / "init")
+    for shape in (None, "tiny", str(tmp_path / "init" / "config.json")):
+        assert torch.equal(refiner_network(init=str(tmp_path / "init"), shape=shape, seed=0).stem.weight, other)
+    bundled = refiner_network(init="refined", shape="default", seed=0)
+    assert torch.equal(bundled.head.weight, refiner_network(init="refined", shape=None, seed=1).head.weight)
+
+
+def test_shapes_and_checkpoints_that_do_not_fit(footage: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"--shape 'huge' is neither default, tiny nor the path of a config.json"):
+        trainer(refiner_settings(footage, tmp_path, shape="huge"))
+    with pytest.raises(TrainingError, match=r"--init refined is not of --shape tiny: .*widths \(32, 64, 96, 128\)"):
+        trainer(refiner_settings(footage, tmp_path, init="refined"))
+    with pytest.raises(CheckpointError, match=r"model_type is .*, a refiner's is 'autogaze_refiner'"):
+        trainer(refiner_settings(footage, tmp_path, init=str(Path(configs.__file__).parents[1] / "checkpoints/gaze")))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "autogaze_refiner", "widths": []}))
+    with pytest.raises(CheckpointError, match=r"config.json: .*widths of a refiner must be whole numbers above 0"):
+        refiner_network(init=None, shape=str(tmp_path / "config.json"), seed=0)
+    assert not (tmp_path / "state").exists()
+
+
+# Configurations
+
+
+def test_every_configuration_is_complete_and_legal() -> None:
+    names = config_names(configs)
+    assert names == ["default", "paper", "tiny", "tiny_video_mae", "video_mae"]
+    outs = {find_config("reconstructor", name)().out for name in names}
+    assert len(outs) == len(names)
+
+
+def test_the_default_is_the_recipe_of_the_bundled_refiner() -> None:
+    settings = configs.default()
+    assert isinstance(settings, RefinerSettings)
+    assert refiner_network(init=settings.init, shape=settings.shape, seed=0).config == (
+        Refiner.from_pretrained(Path(configs.__file__).parents[1] / "checkpoints/refiner").config
+    )
+    assert (settings.batch, settings.frames, settings.random_gazes, settings.reuse) == (4, 3, 0.15, 1)
+    # What the rate was when it was trained, all along.
+    rates = [settings.learning_rate(step=step, share=share) for step, share in ((0, 0.0), (99, 0.0), (999, 0.5))]
+    assert rates == pytest.approx([1e-5, 1e-3, (1e-3 + 1e-5) / 2])
+
+
+def test_the_tiny_configuration_trains_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "reconstructor", "--config", "tiny", "--steps", "3", "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    assert done.value.code == 0
+    assert load_reconstructor(tmp_path / "run" / "checkpoint").name == "checkpoint"
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as done:
+        main([*words, "--frames", "40"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert done.value.code == 2 and "--frames must be from 1 to 16" in line
