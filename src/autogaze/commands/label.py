@@ -72,9 +72,6 @@ class LabelCommand:
         from autogaze.video import find_sources
 
         settings = self._settings()
-        for name in ("jobs", "shard_clips"):
-            if getattr(self, name) < 1:
-                raise AutoGazeError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         found = find_sources(self.videos)
         visible = sys.stderr.isatty() and not self.quiet
         with terminal.CountBar(visible=visible) as bar, _keeping_what_is_done() as last:
@@ -116,6 +113,9 @@ class LabelCommand:
         from autogaze.labelling.budgets import DrawnBudget, ThresholdBudget
         from autogaze.labelling.settings import LabelSettings
 
+        for name, least in (("clip_len", 1), ("jobs", 1), ("shard_clips", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise AutoGazeError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
         if self.max_ratio is not None and self.threshold is None:
             raise AutoGazeError("--max-ratio limits what --threshold takes; without --threshold counts are drawn")
         budget: DrawnBudget | ThresholdBudget = DrawnBudget()

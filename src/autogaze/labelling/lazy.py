@@ -21,8 +21,8 @@ Values = NDArray[np.float64]
 
 FIRST_SHARE = 0.5
 """Share of the candidates that is tried at once; the others only where one of them promises more than was found."""
-POOLED = 0.2
-"""Weight of all scales' rate in that of each, as a share of what was tried."""
+POOLED = 2.0
+"""Weight of all scales' rate in that of each scale, in tries."""
 MEMORY = 0.7
 """Share of what was tried in a frame that counts in the next one."""
 
@@ -68,7 +68,8 @@ class FewPatches:
         self._candidates = candidates
         self._canvas = CanvasClip(rgb, grid)
         self._scale_P = np.array(self._canvas.tiling.cells.scale_of_patch)
-        self._kept_K, self._promised_K = np.zeros(grid.num_scales), np.zeros(grid.num_scales)
+        # Per scale what tried patches took off the loss, what they had promised, and how many they were.
+        self._kept_K, self._promised_K, self._tries_K = (np.zeros(grid.num_scales) for _ in range(3))
         self._reset()
 
     def _reset(self) -> None:
@@ -80,8 +81,8 @@ class FewPatches:
     def begin(self) -> None:
         """See :meth:`~autogaze.labelling.search.Picker.begin`."""
         self._reset()
-        self._kept_K *= MEMORY
-        self._promised_K *= MEMORY
+        for sums_K in (self._kept_K, self._promised_K, self._tries_K):
+            sums_K *= MEMORY
 
     def pick(self, attempt: Try, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
         """See :meth:`~autogaze.labelling.search.Picker.pick`."""
@@ -94,7 +95,7 @@ class FewPatches:
             if not len(worth):
                 break
             count = max(1, min(left, round(self._candidates * FIRST_SHARE)))
-            patches = worth[np.argsort(-expected_P[worth], kind="stable")[:count]]
+            patches = self._most_promising(worth, expected_P)[:count]
             losses = attempt(patches)
             self._learn(patches, loss - losses, promised_P[patches])
             expected_P[patches] = -np.inf
@@ -113,7 +114,7 @@ class FewPatches:
         if not self._promised_K.any():
             return promised_P.copy()
         pooled = self._kept_K.sum() / self._promised_K.sum()
-        weight = POOLED * self._promised_K.sum()
+        weight = POOLED * self._promised_K.sum() / self._tries_K.sum()
         rate_K = (self._kept_K + weight * pooled) / (self._promised_K + weight)
         expected_P: Values = promised_P * rate_K[self._scale_P]
         tried = np.flatnonzero(~np.isnan(self._gain_P))
@@ -122,7 +123,15 @@ class FewPatches:
         expected_P[tried] = self._gain_P[tried] * left.clip(max=1)
         return expected_P
 
+    def _most_promising(self, patches: Indices, expected_P: Values) -> Indices:
+        """These patches, best first; after the first one comes the best of each scale that was never tried."""
+        ordered = patches[np.argsort(-expected_P[patches], kind="stable")]
+        scales, first = np.unique(self._scale_P[ordered], return_index=True)
+        unknown = np.sort(first[(self._tries_K[scales] == 0) & (first > 0)])
+        return np.concatenate([ordered[:1], ordered[unknown], np.delete(ordered, [0, *unknown])])
+
     def _learn(self, patches: Indices, gain: Values, promised: Values) -> None:
         self._gain_P[patches], self._then_P[patches] = gain, promised
         np.add.at(self._kept_K, self._scale_P[patches], gain.clip(min=0))
         np.add.at(self._promised_K, self._scale_P[patches], promised)
+        np.add.at(self._tries_K, self._scale_P[patches], 1)

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+
 from autogaze.datasets.label_entries import Entry, LabelFileError, LabelOrigin, Labels, label_key
 from autogaze.datasets.label_file import entry_from_json, entry_to_json, write_labels
 from autogaze.datasets.label_parquet import SHARD_CLIPS, SUFFIX, check_folder, write_parquet
@@ -114,7 +116,7 @@ def label_videos(
     _claim(path, overwrite=overwrite)
     # Made here too where others will work with it: what is wrong with it is told before anything is begun.
     labeller = VideoLabeller(settings, device)
-    make = partial(VideoLabeller, settings, device) if jobs > 1 else lambda: labeller
+    make = partial(_labeller_of_many, settings, device) if jobs > 1 else lambda: labeller
     path.parent.mkdir(parents=True, exist_ok=True)
     with LabelJournal(path, settings.request(labeller.origin), grid=labeller.origin.grid) as journal:
         run = _Run(journal, on_progress=on_progress)
@@ -157,6 +159,11 @@ def _claim(path: Path, *, overwrite: bool) -> None:
             f"{path} is there already, and no journal beside it says how it was made; --overwrite replaces it, "
             "another --out keeps it"
         )
+
+
+def _labeller_of_many(settings: LabelSettings, device: str | None) -> VideoLabeller:
+    torch.set_num_threads(1)  # there are other processes to keep the processor busy
+    return VideoLabeller(settings, device)
 
 
 def _write(path: Path, labels: Labels, *, origin: LabelOrigin, shard_clips: int) -> None:

@@ -143,10 +143,7 @@ def _dismiss(connection: Connection, process: BaseProcess) -> None:
 
 def _serve(connection: Connection, make: Callable[[], Work[TaskT, ResultT]]) -> None:
     """A process: answers tasks until nobody sends any more."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started it ends it
-    torch.set_num_threads(1)
     work: Work[TaskT, ResultT] | None = None
     while True:
         try:

@@ -1,0 +1,296 @@
+"""Label search: budgets, judges, the definition and the lazy way to it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autogaze.datasets.labels import label_counts
+from autogaze.errors import AutoGazeError, BudgetError, CheckpointError
+from autogaze.frames import Frames
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, PatchGrid
+from autogaze.labelling.budgets import DrawnBudget, Limits, ThresholdBudget, clip_rng
+from autogaze.labelling.lazy import Lazy
+from autogaze.labelling.scorers import (
+    CandidateScorer,
+    CanvasScorer,
+    RefinedScorer,
+    VideoMAEScorer,
+    make_scorer,
+)
+from autogaze.labelling.search import Exhaustive, search_clip
+from autogaze.reconstructors import load_reconstructor, rebuild
+from autogaze.reconstructors.refiner import Refiner, RefinerConfig
+from autogaze.selectors.base import Budget
+from autogaze.selectors.replenish import Replenish
+from label_samples import GRID, LAYOUT, moving_clip
+from small_video_mae import CONFIG, small_video_mae
+
+
+def refiner() -> Refiner:
+    """Random weights that change a lot."""
+    torch.manual_seed(0)
+    network = Refiner(RefinerConfig(scales_px=GRID.scales_px, widths=(8, 8))).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.3)
+    return network
+
+
+def mae_clip(frames: int = 3, seed: int = 0) -> np.ndarray:
+    return moving_clip(frames, side_px=32, seed=seed)
+
+
+class TestBudgets:
+    def test_drawn_ratios_are_those_of_the_paper(self) -> None:
+        budget, rng = DrawnBudget(), np.random.default_rng(0)
+        # So many patches that rounding down plays no part.
+        counts = np.array([budget.limits(rng, frames=16, num_patches=10**6).counts for _ in range(4000)]) / 1e6
+        means = counts.mean(1)
+        assert means.min() >= 0.02 - 1e-6 and means.max() <= 0.2
+        # Mean of the exponential with rate 10, restricted to [0.02, 0.2], by integration.
+        ratio = np.linspace(0.02, 0.2, 100_001)
+        density = np.exp(-10 * ratio)
+        assert means.mean() == pytest.approx((ratio * density).sum() / density.sum(), abs=0.002)
+        assert np.median(means) == pytest.approx(-np.log((np.exp(-0.2) + np.exp(-2)) / 2) / 10, abs=0.003)
+        shares = counts / counts.sum(1, keepdims=True)
+        expected = np.array([10] + [3] * 15) / 55
+        assert shares.mean(0) == pytest.approx(expected, abs=0.003)
+        # The variance of a Dirichlet share: a (A − a) / (A² (A + 1)).
+        assert shares.var(0) == pytest.approx(expected * (1 - expected) / 56, rel=0.15)
+
+    def test_every_frame_gets_one_gaze_and_none_more_than_there_are(self) -> None:
+        rng = np.random.default_rng(0)
+        tiny = DrawnBudget(low=1e-4, high=1e-4, alpha=0.1)
+        assert min(min(tiny.limits(rng, frames=16, num_patches=20).counts) for _ in range(50)) == 1
+        lavish = DrawnBudget(low=1.0, high=1.0, alpha=0.1)
+        assert max(max(lavish.limits(rng, frames=16, num_patches=20).counts) for _ in range(50)) == 20
+
+    def test_draws_depend_on_seed_key_and_purpose_alone(self) -> None:
+        draws = {
+            clip_rng(seed, key, purpose).random()
+            for seed in range(3)
+            for key in ("a/b/c.mp4", "a/b/d.mp4", "")
+            for purpose in (0, 1)
+        }
+        assert len(draws) == 18
+        assert clip_rng(5, "a", 1).random() == clip_rng(5, "a", 1).random()
+
+    def test_a_threshold_limits_all_frames_alike(self) -> None:
+        limits = ThresholdBudget(threshold=0.02).limits(np.random.default_rng(0), frames=3, num_patches=20)
+        assert limits == Limits(counts=(15, 15, 15), threshold=0.02)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            lambda: DrawnBudget(low=0.0),
+            lambda: DrawnBudget(low=0.3, high=0.2),
+            lambda: DrawnBudget(high=1.5),
+            lambda: DrawnBudget(rate=0),
+            lambda: DrawnBudget(alpha=float("nan")),
+            lambda: ThresholdBudget(threshold=-0.1),
+            lambda: ThresholdBudget(threshold=float("nan")),
+            lambda: ThresholdBudget(threshold=0.1, max_ratio=0),
+        ],
+    )
+    def test_illegal_numbers_are_refused(self, wrong: object) -> None:
+        with pytest.raises(BudgetError, match="got"):
+            wrong()  # type: ignore[operator]
+
+
+def random_sets(rng: np.random.Generator, grid: PatchGrid, *, count: int, size: int) -> np.ndarray:
+    return np.stack([rng.permutation(grid.num_patches)[:size] for _ in range(count)]).reshape(count, size)
+
+
+class TestScorers:
+    """What a judge says of a set of gazes is the loss of the frame when the clip is rebuilt from all gazes so far."""
+
+    @pytest.mark.parametrize("name", ["canvas", "refined"])
+    def test_losses_are_those_of_the_reconstructor(self, name: str) -> None:
+        scorer: CandidateScorer = CanvasScorer(GRID)
+        reconstructor = load_reconstructor("canvas")
+        if name == "refined":
+            network = refiner()
+            scorer, reconstructor = RefinedScorer(network, candidate_batch=3), load_reconstructor(network)
+        rng, rgb = np.random.default_rng(0), moving_clip(4)
+        clip, gazes = scorer.open(rgb), []
+        for t, size in enumerate((5, 0, 20, 3)):
+            candidates = random_sets(rng, GRID, count=4, size=size)
+            found = clip.losses(candidates)
+            for index, loss in zip(candidates, found, strict=True):
+                gaze = Gaze.concatenate([*gazes, Gaze(index=index, count=np.array([size]), layout=LAYOUT)])
+                rebuilt = rebuild(Frames.from_rgb(rgb[: t + 1]), gaze=gaze, reconstructor=reconstructor)
+                assert loss == pytest.approx(rebuilt.loss[t], abs=1e-6)
+            gazes.append(Gaze(index=candidates[0], count=np.array([size]), layout=LAYOUT))
+            clip.commit(candidates[0])
+
+    def test_losses_are_those_of_the_masked_autoencoder(self) -> None:
+        model, rng, rgb = small_video_mae(), np.random.default_rng(0), mae_clip(3)
+        layout = FrameLayout.tiled(CONFIG.grid, height_px=32, width_px=32)
+        pixels = model.space.from_unit(torch.from_numpy(rgb).permute(0, 3, 1, 2)[None] / 255)
+        clip, gazes = VideoMAEScorer(model, candidate_batch=2).open(rgb), []
+        for t, size in enumerate((4, 0, 20)):
+            candidates = random_sets(rng, CONFIG.grid, count=3, size=size)
+            found = clip.losses(candidates)
+            for index, loss in zip(candidates, found, strict=True):
+                gaze = Gaze.concatenate([*gazes, Gaze(index=index, count=np.array([size]), layout=layout)])
+                with torch.no_grad():
+                    expected = model(pixels[:, : t + 1], gaze, [t]).loss_mean.item()
+                assert loss == pytest.approx(expected, rel=1e-4)
+            gazes.append(Gaze(index=candidates[0], count=np.array([size]), layout=layout))
+            clip.commit(candidates[0])
+
+    def test_every_reconstructor_judges_and_a_foreign_one_is_refused(self, tmp_path: Path) -> None:
+        small_video_mae().save_pretrained(tmp_path / "mae")
+        refiner().save_pretrained(tmp_path / "refiner")
+        for source, kind in (("canvas", CanvasScorer), ("mae", VideoMAEScorer), ("refiner", RefinedScorer)):
+            reconstructor = load_reconstructor(source if source == "canvas" else tmp_path / source)
+            scorer = make_scorer(reconstructor)
+            assert isinstance(scorer, kind)
+            assert scorer.loss_unit == reconstructor.loss_unit
+
+        class Foreign:
+            name, loss_unit = "foreign", "a unit"
+
+            def open(self, layout: FrameLayout) -> object:
+                raise NotImplementedError
+
+        with pytest.raises(CheckpointError, match="'foreign' cannot judge"):
+            make_scorer(Foreign())  # type: ignore[arg-type]
+
+
+def gazes_each(gaze: Gaze) -> list[list[int]]:
+    return [one.index.tolist() for one in gaze]
+
+
+class TestExhaustive:
+    def test_on_the_canvas_it_is_the_greedy_search(self) -> None:
+        for seed, threshold in ((0, 0.02), (1, 0.1), (2, 0.0)):
+            rgb = moving_clip(seed=seed)
+            limits = Limits(counts=(15,) * 4, threshold=threshold)
+            found = search_clip(rgb, scorer=CanvasScorer(GRID), method=Exhaustive(), limits=limits)
+            expected = Replenish(GRID).open(LAYOUT, Budget(threshold=threshold, ratio=0.75)).step(Frames.from_rgb(rgb))
+            assert np.array_equal(found.gaze.index, expected.index)
+            assert np.array_equal(found.gaze.count, expected.count)
+            assert np.array_equal(found.gaze.predicted_loss, expected.predicted_loss)
+
+    def test_under_an_autoencoder_it_is_the_definition(self) -> None:
+        """Everything tried by rebuilding the whole clip so far."""
+        model, rgb, counts = small_video_mae(), mae_clip(2), (3, 2)
+        layout = FrameLayout.tiled(CONFIG.grid, height_px=32, width_px=32)
+        pixels = model.space.from_unit(torch.from_numpy(rgb).permute(0, 3, 1, 2)[None] / 255)
+        frames: list[list[int]] = []
+        losses = []
+        for t, count in enumerate(counts):
+            taken: list[int] = []
+            for _ in range(count):
+                tried = {}
+                for patch in sorted(set(range(CONFIG.grid.num_patches)) - set(taken)):
+                    sets = [*frames, [*taken, patch]]
+                    index = np.concatenate([np.array(one) for one in sets])
+                    gaze = Gaze(index=index, count=np.array([len(one) for one in sets]), layout=layout)
+                    with torch.no_grad():
+                        tried[patch] = model(pixels[:, : t + 1], gaze, [t]).loss_mean.item()
+                taken.append(min(tried, key=lambda patch: tried[patch]))
+                losses.append(tried[taken[-1]])
+            frames.append(taken)
+        found = search_clip(rgb, scorer=VideoMAEScorer(model), method=Exhaustive(), limits=Limits(counts=counts))
+        assert gazes_each(found.gaze) == frames
+        assert found.gaze.predicted_loss == pytest.approx(losses, rel=1e-4)
+        assert found.evaluations == 20 + 19 + 18 + 20 + 19
+
+    def test_counts_are_kept_and_a_threshold_ends_frames(self) -> None:
+        scorer, rgb = VideoMAEScorer(small_video_mae()), mae_clip(3)
+        limits = Limits(counts=(6, 1, 25))  # more than there are patches
+        whole = search_clip(rgb, scorer=scorer, method=Exhaustive(), limits=limits).gaze
+        assert whole.count.tolist() == [6, 1, 20]
+        assert whole.predicted_loss is not None
+        first = whole.predicted_loss[:6]
+        reached = int((first <= np.sort(first)[2]).argmax())
+        some = search_clip(
+            rgb[:1], scorer=scorer, method=Exhaustive(), limits=Limits(counts=(20,), threshold=float(first[reached]))
+        ).gaze
+        falls = np.flatnonzero(np.diff(first) >= 0)
+        assert some.count[0] == min(reached + 1, *(falls + 1), 20)
+        # A frame that is good enough as it is gets one all the same.
+        lenient = search_clip(rgb, scorer=scorer, method=Exhaustive(), limits=Limits(counts=(9,) * 3, threshold=1e9))
+        assert lenient.gaze.count.tolist() == [1, 1, 1]
+
+    def test_wrong_clips_limits_and_losses_are_refused(self) -> None:
+        scorer, method = CanvasScorer(GRID), Exhaustive()
+        with pytest.raises(ValueError, match=r"\(T, 64, 64, 3\) uint8, got \(4, 32, 32, 3\)"):
+            search_clip(moving_clip(side_px=32), scorer=scorer, method=method, limits=Limits(counts=(1,) * 4))
+        with pytest.raises(ValueError, match="one count for each of 4 frames, got 3"):
+            search_clip(moving_clip(), scorer=scorer, method=method, limits=Limits(counts=(1,) * 3))
+        with pytest.raises(ValueError, match="at least 1 gaze"):
+            Limits(counts=(1, 0))
+        model = small_video_mae()
+        with torch.no_grad():
+            model.decoder.mask_token.fill_(torch.nan)
+        with pytest.raises(AutoGazeError, match="a loss of nan"):
+            search_clip(mae_clip(1), scorer=VideoMAEScorer(model), method=method, limits=Limits(counts=(1,)))
+
+
+class TestLazy:
+    def test_all_patches_tried_is_the_definition(self) -> None:
+        scorer, rgb, limits = VideoMAEScorer(small_video_mae(1)), mae_clip(3, seed=1), Limits(counts=(5, 2, 4))
+        exact = search_clip(rgb, scorer=scorer, method=Exhaustive(), limits=limits)
+        # Twice as many, because only half of them are tried whatever they promise.
+        lazy = search_clip(rgb, scorer=scorer, method=Lazy(candidates=40), limits=limits)
+        assert gazes_each(lazy.gaze) == gazes_each(exact.gaze)
+        assert lazy.gaze.predicted_loss == pytest.approx(exact.gaze.predicted_loss, rel=1e-5)
+
+    def test_on_the_canvas_one_try_is_enough(self) -> None:
+        rgb, limits = moving_clip(seed=4), Limits(counts=(9, 4, 6, 5))
+        exact = label_counts(rgb, counts=limits.counts, grid=GRID).gaze
+        lazy = search_clip(rgb, scorer=CanvasScorer(GRID), method=Lazy(candidates=1), limits=limits)
+        assert lazy.gaze.equals(exact)
+        # And one for each frame before its first gaze.
+        assert lazy.evaluations == exact.num_gazes + 4
+
+    @pytest.mark.parametrize("candidates", [1, 2, 5])
+    def test_it_tries_no_more_than_it_may_and_never_takes_a_patch_twice(self, candidates: int) -> None:
+        scorer, rgb = VideoMAEScorer(small_video_mae(2)), mae_clip(3, seed=2)
+        limits = Limits(counts=(20, 3, 7))
+        found = search_clip(rgb, scorer=scorer, method=Lazy(candidates=candidates), limits=limits)
+        assert found.gaze.count.tolist() == [20, 3, 7]
+        assert all(len(set(frame)) == len(frame) for frame in gazes_each(found.gaze))
+        assert found.evaluations <= 30 * candidates + 3
+        losses = VideoMAEScorer(small_video_mae(2)).open(rgb)
+        for gaze in found.gaze:
+            assert gaze.predicted_loss is not None
+            for upto in range(1, len(gaze.index) + 1):
+                assert losses.losses(gaze.index[None, :upto])[0] == pytest.approx(gaze.predicted_loss[upto - 1])
+            losses.commit(gaze.index)
+
+    def test_a_judge_that_disagrees_with_the_canvas_is_learned_from(self) -> None:
+        """Only the finest scale counts for this judge, which the canvas does not know."""
+
+        class FinestOnly(CanvasScorer):
+            loss_unit = "canvas without coarse patches"
+
+            def open(self, rgb: np.ndarray) -> "FinestClip":
+                return FinestClip(CanvasScorer(GRID).open(rgb))
+
+        class FinestClip:
+            def __init__(self, clip: object) -> None:
+                self.clip = clip
+
+            def losses(self, candidates: np.ndarray) -> np.ndarray:
+                rows = [self.clip.losses(row[row >= 4][None])[0] for row in candidates]  # type: ignore[attr-defined]
+                return np.array(rows)
+
+            def commit(self, index: np.ndarray) -> None:
+                self.clip.commit(index[index >= 4])  # type: ignore[attr-defined]
+
+        rgb, limits, finals = moving_clip(6, seed=6), Limits(counts=(8,) * 6), []
+        for method in (Exhaustive(), Lazy(candidates=4), Lazy(candidates=1)):
+            gaze = search_clip(rgb, scorer=FinestOnly(GRID), method=method, limits=limits).gaze
+            assert gaze.predicted_loss is not None
+            finals.append(gaze.predicted_loss[np.cumsum(gaze.count) - 1].mean())
+        assert finals[0] <= finals[1] < finals[2]
+        assert finals[1] < 1.05 * finals[0]
+
+    def test_too_few_candidates_are_refused(self) -> None:
+        with pytest.raises(AutoGazeError, match="candidates must be at least 1, got 0"):
+            Lazy(candidates=0)
