@@ -7,7 +7,7 @@ Two kinds of clips, all resized to 224 × 224 with Pillow's bilinear filter and 
 
 * "short": the first 16 frames of a video, every second one where it has at least 32. Every selector.
 * "long": the first frames, up to 64, of every second of those videos. A gaze model starts anew every 16 frames, and
-  replenish goes on: what that costs.
+  replenish goes on: what that costs. "replenish anew" is replenish with the model's short memory.
 
 A selector is measured at several limits: "threshold" ends each frame at a loss (true for replenish, the model's bare
 prediction), "calibrated" at one that went through the checkpoint's calibration, "ratio" gives every frame the same
@@ -34,7 +34,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from chosen import AT_COUNTS, Chosen, Job, Setting, Store, keys_of, measure, reconstructor, reconstructor_key
+from chosen import ANEW, AT_COUNTS, Chosen, Job, Setting, Store, keys_of, measure, reconstructor, reconstructor_key
 from equal_loss import Curve, compare
 from replenish_table import VIDEO_SUFFIXES
 
@@ -80,11 +80,8 @@ def rows_of(checkpoints: dict[str, str], *, long: bool) -> list[Row]:
         Row(label=REPLENISH, limit=limit, setting=Setting(selector="replenish", threshold=limit))
         for limit in ((0.100, 0.050, 0.018) if long else (0.100, 0.070, 0.050, 0.035, 0.025, 0.018, 0.012))
     ]
-    at_counts = (0.035, 0.025, 0.012)
-    rows += [
-        Row(label=AT_COUNTS, limit=limit, setting=Setting(selector=AT_COUNTS, threshold=limit))
-        for limit in (() if long else at_counts)
-    ]
+    name, limits = (ANEW, (0.100, 0.050, 0.018)) if long else (AT_COUNTS, (0.035, 0.025, 0.012))
+    rows += [Row(label=name, limit=limit, setting=Setting(selector=name, threshold=limit)) for limit in limits]
     shares = {"random": (0.01, 0.04, 0.12, 0.35, 0.75)}
     shares |= dict.fromkeys(("uniform", "difference", "detail", "flow", "motion-vectors"), (0.04, 0.12, 0.35, 0.75))
     for selector, ratios in ({"random": (0.06, 0.2, 0.5)} if long else shares).items():
@@ -145,7 +142,7 @@ def section(rows: list[Row], jobs: list[Job], store: Store, reconstructors: Sequ
             "loss_unit": reconstructor(name).loss_unit,
             "limits": [limit_row(row, clips, judge) for row, clips in chosen.items()],
             "equal_loss": [
-                asdict(one) for one in compare(curves, losses=LOSSES, baselines=(REPLENISH, RANDOM, AT_COUNTS))
+                asdict(one) for one in compare(curves, losses=LOSSES, baselines=(REPLENISH, RANDOM, AT_COUNTS, ANEW))
             ],
         }
     return {

@@ -36,6 +36,8 @@ LONG_FRAMES = 64
 """Most frames of a long clip."""
 AT_COUNTS = "random at counts of replenish"
 """As many patches in every frame as replenish takes at a threshold, drawn by lot."""
+ANEW = "replenish anew every 16 frames"
+"""Replenish with as short a memory as a gaze model has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Setting:
     """One selector at one limit."""
 
     selector: str
-    """A selector without weights, ``AT_COUNTS``, or the folder of a checkpoint, which gazes uncalibrated."""
+    """A selector without weights, ``AT_COUNTS``, ``ANEW``, or the folder of a checkpoint, which gazes uncalibrated."""
     ratio: float | None = None
     """Most patches of a frame, as a share."""
     threshold: float | None = None
@@ -189,6 +191,9 @@ def choose(setting: Setting, frames: Frames, layout: FrameLayout, *, path: Path)
     if setting.selector == AT_COUNTS:
         gaze = make_selector("replenish").open(layout, budget).step(frames)
         return random_like(gaze, np.random.default_rng(int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4])))
+    if setting.selector == ANEW:
+        pieces = [frames[first : first + CLIP_FRAMES] for first in range(0, len(frames), CLIP_FRAMES)]
+        return Gaze.concatenate([make_selector("replenish").open(layout, budget).step(piece) for piece in pieces])
     if setting.selector == "motion-vectors":
         return _by_motion_vectors(path, budget, layout)
     selector = seeded(_selector(setting.selector), seed=0, clip_name=path.name)
@@ -230,4 +235,4 @@ def _selector(name: str) -> Selector:
 
 @cache
 def _selector_key(name: str) -> str:
-    return (None if name == AT_COUNTS else weights_sha256(_selector(name))) or name
+    return (None if name in (AT_COUNTS, ANEW) else weights_sha256(_selector(name))) or name

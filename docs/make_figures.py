@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gaze_model_figures
+
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = ROOT / "src" / "autogaze" / "checkpoints"
 PAGES = (ROOT / "README.md", CARDS / "gaze" / "README.md", CARDS / "refiner" / "README.md")
@@ -210,6 +212,11 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "refined": ("refiner_on_val.json", refined),
     "refined-short": ("refiner_on_val.json", refined_short),
     "evaluation": ("evaluation_on_val.json", evaluation),
+    "against-both": ("bundled_on_val.json", gaze_model_figures.against_both),
+    "all-selectors": ("bundled_on_val.json", gaze_model_figures.all_selectors),
+    "thresholds": ("bundled_on_val.json", gaze_model_figures.thresholds),
+    "restart": ("bundled_on_val.json", gaze_model_figures.restart),
+    "stages": ("stage_ablation.json", gaze_model_figures.stages),
 }
 
 

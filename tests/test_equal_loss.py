@@ -141,6 +141,15 @@ def test_what_was_measured_is_what_the_package_measures(video: Path) -> None:
     assert len(chosen.read_long(video)) == 40
 
 
+def test_a_short_memory_costs_patches_from_the_second_clip_on(video: Path) -> None:
+    settings = tuple(Setting(selector=name, threshold=0.02) for name in ("replenish", chosen.ANEW))
+    job = Job(path=video, long=True, settings=settings, reconstructors=(), known={})
+    keys, found = chosen.keys_of(job), chosen.measure(job)
+    whole, anew = (found[keys[setting]] for setting in settings)
+    assert anew.count[:16] == whole.count[:16]
+    assert anew.count[16] > whole.count[16]
+
+
 def test_what_is_known_is_not_measured_again_and_another_judge_needs_no_new_gazes(video: Path, tmp_path: Path) -> None:
     job = Job(path=video, long=False, settings=SETTINGS[:1], reconstructors=(), known={})
     (key,) = chosen.keys_of(job).values()
