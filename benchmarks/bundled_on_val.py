@@ -15,7 +15,8 @@ ceiling, "random at counts of replenish" draws as many patches in every frame as
 Motion vectors are those of the video as it was coded. kept = gazes over all patches of all frames; loss = mean over
 frames in the reconstructor's unit; PSNR is of the mean squared error of all clips. How equal losses are compared is
 told in ``equal_loss.py``. "above" is the share of frames that end above the threshold asked for, with an interval
-that knows that frames of a clip go together.
+that knows that frames of a clip go together; "stated" is the mean of what selectors said of the loss after a frame's
+last gaze.
 
 What was chosen and judged is kept in the cache: the same command goes on where it was interrupted, and another
 checkpoint or reconstructor is measured beside what is known.
@@ -169,9 +170,9 @@ def limit_row(row: Row, clips: Sequence[Chosen], judge: str) -> dict[str, object
         loss_N = np.concatenate([one.loss for one in judged])
         # What is exactly at the threshold may be above it by rounding.
         share = share_of(loss_N > row.limit + 1e-9, clip_N)
-        stated = [said for one in clips for said in one.stated]
+        stated = [said for one in clips for said in one.stated if said is not None]
         told |= {"above": share.rate, "above_interval": share.clustered}
-        told["stated"] = None if None in stated else float(np.mean(stated))
+        told["stated"] = float(np.mean(stated)) if stated else None
     return told
 
 
@@ -218,7 +219,7 @@ def tell(kind: str, found: dict) -> None:
         print(f"\n{kind} clips ({found['clips']}), {name}")
         for row in told["limits"]:
             above = "" if "above" not in row else f"  above {row['above']:.1%} ({row['above_interval'][0]:.1%} to "
-            above += "" if "above" not in row else f"{row['above_interval'][1]:.1%})  stated {row['stated']}"
+            above += "" if "above" not in row else f"{row['above_interval'][1]:.1%})  stated {row['stated'] or 0:.4f}"
             psnr = " exact" if row["psnr_db"] is None else f"{row['psnr_db']:6.2f} dB"
             print("{selector:32} {limit:<6} {kept:7.2%} {loss:.4f} {psnr}".format(**row, psnr=psnr) + above)
         for row in told["equal_loss"]:
