@@ -113,16 +113,21 @@ def test_workers_change_nothing(mix: ClipMix) -> None:
     assert alone == one == three
 
 
-@pytest.mark.parametrize("order", [ORDER, SampleOrder(block=7, reuse=None), SampleOrder(block=9, reuse=3)])
-def test_processes_share_what_one_would_get(mix: ClipMix, order: SampleOrder) -> None:
-    alone = steps(mix, 9, order=order)
-    parts = [steps(mix, 9, order=order, rank=rank, world=2) for rank in range(2)]
+@pytest.mark.parametrize(
+    ("order", "batch", "world"),
+    [(ORDER, 6, 2), (SampleOrder(block=7, reuse=None), 6, 2), (SampleOrder(block=9, reuse=3), 7, 3)],
+)
+def test_processes_share_what_one_would_get(mix: ClipMix, order: SampleOrder, batch: int, world: int) -> None:
+    alone = steps(mix, 9, order=order, batch=batch)
+    parts = [steps(mix, 9, order=order, batch=batch, rank=rank, world=world) for rank in range(world)]
     for step, whole in enumerate(alone):
-        together = [contents(part[step]) for part in parts]
-        samples = [order.number(i) for i in range(6 * step, 6 * step + 6)]
-        by_number = {number: clip for part in together for clip in part for number in (clip[0],)}
-        assert contents(whole) == [by_number[number] for number in samples if number in by_number]
-        assert sum(map(len, together)) == len(whole)
+        samples = range(batch * step, batch * step + batch)
+        shared = []
+        for rank, part in enumerate(parts):
+            readable = [order.number(i) for i in samples if i % world == rank and not is_broken(mix, order.number(i))]
+            assert [clip.recipe.number for clip in part[step]] == readable
+            shared += contents(part[step])
+        assert sorted(shared) == sorted(contents(whole))
 
 
 @pytest.mark.parametrize("first", [1, 3, 7])
@@ -160,6 +165,16 @@ def test_the_cache_on_disk_changes_nothing(mix: ClipMix, tmp_path: Path) -> None
     )
     assert plain == cold == warm
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".json"}
+
+
+def test_a_run_goes_on_while_something_can_be_made(folder: Path, tmp_path: Path) -> None:
+    roots = (folder / "0.mp4", *[tmp_path / f"{n}.mp4" for n in range(9)])
+    for path in roots[1:]:
+        path.touch()
+    mix = ClipMix(sources=(VideoClips(roots=roots),))
+    with ClipFeed(mix, SHAPE, batch=40, order=SampleOrder(block=40), labeller=no_label) as feed:
+        assert 10 < sum(len(feed.step()) for _ in range(10)) < 300
+        assert len(feed.unreadable) == 9
 
 
 @pytest.mark.parametrize("batch", [8, 256])
