@@ -55,3 +55,14 @@ def refiner_settings(footage: Path, out: Path, **changes: Any) -> RefinerSetting
 
 def video_mae_settings(footage: Path, out: Path, **changes: Any) -> VideoMAESettings:
     return VideoMAESettings(**{**_plain(footage, out), "shape": "toy", "frame_share": 0.25, **changes})
+
+
+def make_colours(folder: Path) -> Path:
+    """Videos of one colour each in train/ and val/: whoever gazes at any of it can tell the rest."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 4)):
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            colour = rng.integers(0, 256, 3, dtype=np.uint8)
+            write_video(folder / split / f"{number}.mp4", np.tile(colour, (16, 32, 48, 1)))
+    return folder

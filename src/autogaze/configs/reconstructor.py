@@ -77,7 +77,7 @@ def tiny_video_mae() -> VideoMAESettings:
         block=256,
         reuse=4,
         frame_share=0.5,
-        peak_lr=3e-3,
+        peak_lr=1e-2,
         decay="cosine",
         warmup_steps=20,
         average=0.98,
