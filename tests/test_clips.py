@@ -76,6 +76,13 @@ def test_roots_with_train_and_val_mean_the_one_asked_for(tree: Path) -> None:
     assert names(find_validation([tree / "a"], training=[tree / "a"]), tree) == ["a/val/v.webm"]
 
 
+def test_links_are_followed_once(tree: Path) -> None:
+    (tree / "b/deep/back").symlink_to(tree / "b")
+    (tree / "b/other").symlink_to(tree / "a/val")
+    expected = ["b/deep/er/y.MOV", "b/folder.mp4", "b/other/v.webm", "b/x.mp4"]
+    assert names(find_videos([tree / "b"]), tree) == expected
+
+
 def test_missing_and_empty_roots_are_told(tree: Path) -> None:
     with pytest.raises(VideoError, match=r"no file or folder .*gone"):
         find_videos([tree / "gone"])

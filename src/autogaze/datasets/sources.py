@@ -248,7 +248,13 @@ def _files(root: Path, split: Split, suffixes: frozenset[str]) -> list[Path]:
     elif not root.exists():
         raise VideoError(f"there is no file or folder {root}")
     found: dict[str, Path] = {}
+    seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
+        # A link may lead back to where the search came from.
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         # A folder that is called like a video cannot be read as one: it is named later on, like every such file.
         named = [name for name in folders if Path(name).suffix.lower() in suffixes]
         folders[:] = [name for name in folders if name not in named and not name.startswith(".")]
