@@ -21,6 +21,7 @@ from autogaze.datasets.sources import (
     VideoClips,
     pick,
 )
+from autogaze.grid import PatchGrid
 from autogaze.selectors.cells import Pixels
 
 # Shape letters: T frames, S pixels a side of a clip's frame.
@@ -77,6 +78,7 @@ def mixed_sources(
     labels: Path | None = None,
     scans: float = 0.15,
     procedural: float = 0.0,
+    grid: PatchGrid | None = None,
 ) -> tuple[ClipSource, ...]:
     """The sources that a few settings ask for.
 
@@ -86,6 +88,7 @@ def mixed_sources(
         labels: label file of the videos; with it only what it speaks of is taken of them.
         scans: share of rides over images, among what is not drawn and where there are videos too.
         procedural: share of drawn clips, where there is anything else.
+        grid: patches that the labels must be of; None: those that the file names, or the published ones.
 
     Raises:
         ValueError: nothing is asked for, or a share is not one.
@@ -103,7 +106,7 @@ def mixed_sources(
     if videos and filmed:
         roots = tuple(videos)
         found.append(
-            LabelledVideos(labels=labels, roots=roots, weight=filmed)
+            LabelledVideos(labels=labels, roots=roots, weight=filmed, grid=grid)
             if labels
             else VideoClips(roots=roots, weight=filmed)
         )

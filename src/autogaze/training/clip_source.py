@@ -34,6 +34,7 @@ def clip_feed(
         labels=settings.labels,
         scans=settings.scans,
         procedural=settings.procedural,
+        grid=shape.grid,
     )
     mix = ClipMix(sources=sources, seed=settings.seed, max_gazes=max_gazes)
     return ClipFeed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,10 +13,15 @@ from autogaze.datasets.feed import ClipFeed
 from autogaze.datasets.labels import Label
 from autogaze.datasets.stream import LabelledClip
 from autogaze.errors import TrainingError
+from autogaze.models.autogaze.scoring import Policy
 from autogaze.training.batch import Batch, collate, is_mirrored, mirror, stack
 from autogaze.training.clip_source import clip_feed
 from autogaze.training.gaze_stage import GazeModelSettings, GazeModelStage
+from autogaze.training.own_gazes import OwnBatch, own_batch
+from autogaze.training.rollouts import member_generator
 from autogaze.training.stage import Moment, Share, Tell, Terms
+
+_OWN = 9  # purpose of a draw; 0 to 8 are those of recipes, clips, labels, orders, mirrors, files and roll-outs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +64,18 @@ class NTPStage(GazeModelStage):
 
     def prepare(self, clips: Sequence[LabelledClip[Label]], moment: Moment) -> Batch:
         """Clips as tensors."""
-        settings = self.settings
+        seed, step = self.settings.seed, moment.step
         batch = collate(stack(clips, device=self.device), [clip.label for clip in clips])
-        return mirror(batch, grid=self.model.grid) if is_mirrored(seed=settings.seed, step=moment.step) else batch
+        if is_mirrored(seed=seed, step=step):
+            batch = mirror(batch, grid=self.model.grid)
+        if np.random.default_rng([seed, step, _OWN]).random() >= self.settings.own:
+            return batch
+        numbers = [clip.recipe.number for clip in clips]
+        generators = [member_generator(seed=seed, step=step, number=number, member=0) for number in numbers]
+        self.model.eval()
+        own = own_batch(self.model, batch, generators=generators)
+        self.model.train()
+        return own
 
     def units(self, batch: Batch) -> Tensor:
         """How many gazes there are to learn, and how many losses."""
@@ -68,9 +83,19 @@ class NTPStage(GazeModelStage):
 
     def terms(self, batch: Batch, units: Tensor) -> Terms:
         """One pass over labelled clips."""
-        scored = self.model.gazing_model(
-            self.model.preprocess(batch.rgb_BTSSC), batch.index_BN, batch.kept_BN, list(batch.count_T)
-        )
+        video = self.model.preprocess(batch.rgb_BTSSC)
+        if isinstance(batch, OwnBatch):
+            scored = self.model.gazing_model(
+                video,
+                batch.index_BN,
+                batch.kept_BN,
+                list(batch.count_T),
+                target_BN=batch.target_BN,
+                known_BN=batch.best_BN,
+                policy=Policy(),
+            )
+        else:
+            scored = self.model.gazing_model(video, batch.index_BN, batch.kept_BN, list(batch.count_T))
         gazes, losses = units.clamp(min=1)
         unit_BN = batch.loss_BN + self.settings.loss_floor
         error_BN = (scored.predicted_loss_BN.float() - batch.loss_BN) / unit_BN

@@ -64,7 +64,8 @@ class Trainer(Generic[ClipT, BatchT]):
         self.step, self.best = self._before.step, self._before.best
         self.must_stop = False
         """Set it and the sitting ends after the step."""
-        self._unseen: list[tuple[int, Tensor, Sequence[ClipT]]] = []
+        self._unseen: list[tuple[int, Tensor, str]] = []
+        self._has_learned = False
         self._told: set[str] = set()
         self._waited = 0.0
 
@@ -89,7 +90,8 @@ class Trainer(Generic[ClipT, BatchT]):
         """Train until the sitting is over, then write checkpoint and state.
 
         Raises:
-            TrainingError: a loss is not a number; the last state and checkpoint stay as they are.
+            TrainingError: a loss is not a number, and the last state and checkpoint stay as they are; or there was no
+                clip at all.
         """
         settings = self.settings
         self.stage.module.train()
@@ -106,6 +108,8 @@ class Trainer(Generic[ClipT, BatchT]):
                 if self._is_time_to_save(saved):
                     self._save()
                     saved = self.step, self.seconds
+            if self.step > self._before.step and not self._has_learned:
+                raise TrainingError(f"no step had a clip to learn from: {_first(feed.unreadable)}; check the folders")
             if self.step > saved[0] or self.step == self._before.step:
                 self._save()
         self.log.event("end", step=self.step, seconds=self._total_seconds)
@@ -116,7 +120,7 @@ class Trainer(Generic[ClipT, BatchT]):
         """Total and values of the whole step, (1 + V,), and the length of the gradient."""
         settings, processes, stage = self.settings, self.processes, self.stage
         # What layers draw, if they draw anything, follows from the step too.
-        torch.manual_seed((settings.seed << 40) + self.step * processes.world + processes.rank)
+        torch.manual_seed((settings.seed * 2**40 + self.step * processes.world + processes.rank) % 2**63)
         before = time.monotonic()
         clips = feed.step()
         self._waited += time.monotonic() - before
@@ -140,7 +144,9 @@ class Trainer(Generic[ClipT, BatchT]):
         processes.add_gradients(stage.module.parameters())
         norm = self._shorten()
         self._watch(values, clips)
-        self.optimizer.step()
+        if processes.any(bool(clips)):  # else momentum alone would move the weights
+            self.optimizer.step()
+            self._has_learned = True
         self.step += 1
         self.averaged.update(stage.module, step=self.step)
         return values, norm
@@ -157,7 +163,7 @@ class Trainer(Generic[ClipT, BatchT]):
 
     def _watch(self, values: Tensor, clips: Sequence[ClipT]) -> None:
         """Remember what a step said until somebody looks; on a CPU looking costs nothing."""
-        self._unseen.append((self.step, values, clips))
+        self._unseen.append((self.step, values, _sources(clips)))
         if values.device.type == "cpu":
             self._check()
 
@@ -168,7 +174,7 @@ class Trainer(Generic[ClipT, BatchT]):
             TrainingError: one was.
         """
         unseen, self._unseen = self._unseen, []
-        for step, values, clips in unseen:
+        for step, values, sources in unseen:
             numbers = values.tolist()
             if all(math.isfinite(number) for number in numbers):
                 continue
@@ -176,7 +182,7 @@ class Trainer(Generic[ClipT, BatchT]):
             bad = [name for name, number in zip(names, numbers, strict=True) if not math.isfinite(number)]
             self.log.event("stopped", step=step, seconds=self._total_seconds, not_a_number=bad)
             raise TrainingError(
-                f"{', '.join(bad)} is not a number at step {step} ({_sources(clips)}); {self.settings.out} has the "
+                f"{', '.join(bad)} is not a number at step {step} ({sources}); {self.settings.out} has the "
                 f"last good checkpoint and state: go on from it with --resume and a lower --peak-lr"
             )
 
@@ -300,6 +306,10 @@ def _sources(clips: Sequence[object]) -> str:
     known = [clip.recipe for clip in clips if isinstance(clip, LabelledClip)]
     paths = sorted({recipe.kind if recipe.path is None else recipe.path.name for recipe in known})
     return "clips of " + ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _first(unreadable: Mapping[str, str]) -> str:
+    return next(iter(unreadable.values()), "nothing was made")
 
 
 def _plain(value: object) -> object:
