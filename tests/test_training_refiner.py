@@ -143,6 +143,11 @@ def test_a_loss_that_is_no_number_stops_and_loses_nothing(footage: Path, tmp_pat
     assert same_tensors(before, newest(tmp_path))
 
 
+def test_the_optimiser_is_as_the_settings_say(footage: Path, tmp_path: Path) -> None:
+    groups = trainer(refiner_settings(footage, tmp_path, beta2=0.5, weight_decay=0.25)).optimizer.param_groups
+    assert {(group["betas"], group["weight_decay"]) for group in groups} == {((0.9, 0.5), 0.25), ((0.9, 0.5), 0.0)}
+
+
 def test_a_run_without_validation_clips_draws_nothing(footage: Path, tmp_path: Path) -> None:
     run(refiner_settings(footage, tmp_path, steps=1, validation_clips=0))
     assert not events(tmp_path, "validation") and not (tmp_path / "pictures").exists()
@@ -197,6 +202,7 @@ def test_a_clip_is_shown_as_its_recipe_says_and_no_other_way() -> None:
         assert len(view) == 3
         shown = [next(t for t in range(16) if np.array_equal(whole.target[t], one)) for one in view.target]
         assert shown == sorted(shown)
+        np.testing.assert_array_equal(view.canvas, whole.canvas[shown])
     # The share decides whose gazes; the frames are others too, because more was drawn before them.
     assert sum(a == b for a, b in zip(mixed, greedy, strict=True)) in range(1, 6)
     assert all((a == b) != (a == c) for a, b, c in zip(mixed, greedy, random, strict=True))
@@ -263,6 +269,7 @@ def test_the_default_is_the_recipe_of_the_bundled_refiner() -> None:
         Refiner.from_pretrained(Path(configs.__file__).parents[1] / "checkpoints/refiner").config
     )
     assert (settings.batch, settings.frames, settings.random_gazes, settings.reuse) == (4, 3, 0.15, 1)
+    assert (settings.weight_decay, settings.beta2, settings.average, settings.clip_norm) == (1e-4, 0.999, 0.998, 1.0)
     # What the rate was when it was trained, all along.
     rates = [settings.learning_rate(step=step, share=share) for step, share in ((0, 0.0), (99, 0.0), (999, 0.5))]
     assert rates == pytest.approx([1e-5, 1e-3, (1e-3 + 1e-5) / 2])
