@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -23,7 +24,9 @@ class Words:
     ntp: tuple[str, ...]
     """After ``autogaze train ntp``."""
     grpo: tuple[str, ...]
-    """After ``autogaze train grpo``."""
+    """After ``autogaze train grpo``, from fresh weights."""
+    both: tuple[str, ...]
+    """After ``autogaze train grpo``, from an NTP checkpoint."""
     ntp_steps: int
     """Steps of NTP."""
     grpo_steps: int
@@ -32,7 +35,8 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """Trains networks into a folder; what is there already is not trained again."""
+    """Trains networks into a folder. What is there already is not trained again, what was interrupted goes on, and what
+    another command made is trained anew."""
 
     folder: Path
     """A folder for each network."""
@@ -56,13 +60,11 @@ class Trainer:
         if stage == LONGER:
             long = ("ntp", f"{here}-longer", words.ntp)
             return self._train(*long, steps=words.ntp_steps + words.grpo_steps, shape=shape, seed=seed, init=None)
-        init, end = None, "grpo"
+        init, grpo = None, ("grpo", f"{here}-grpo", words.grpo)
         if stage == "NTP + GRPO":
             init = self._train(*ntp, steps=words.ntp_steps, shape=shape, seed=seed, init=None)
-            end = "both"
-        return self._train(
-            *("grpo", f"{here}-{end}", words.grpo), steps=words.grpo_steps, shape=shape, seed=seed, init=init
-        )
+            grpo = ("grpo", f"{here}-both", words.both)
+        return self._train(*grpo, steps=words.grpo_steps, shape=shape, seed=seed, init=init)
 
     def _fresh(self, here: str, shape: Path, seed: int) -> Path:
         checkpoint = self.folder / f"{here}-none"
@@ -74,7 +76,7 @@ class Trainer:
         self, what: str, here: str, words: tuple[str, ...], *, steps: int, shape: Path, seed: int, init: Path | None
     ) -> Path:
         out = self.folder / here
-        done = out / "done.json"
+        begun, done = (self.folder / f"{here}-{state}.json" for state in ("begun", "done"))
         command = [
             sys.executable,
             "-m",
@@ -89,8 +91,12 @@ class Trainer:
         ]
         command += ["--shape", str(shape)] if init is None else ["--init", str(init)]
         command += ["--out", str(out), "--resume", "--quiet"]
-        if done.exists() and json.loads(done.read_text()) == command:
+        if begun.exists() and json.loads(begun.read_text()) != command:
+            shutil.rmtree(out, ignore_errors=True)
+            done.unlink(missing_ok=True)
+        if done.exists():
             return out / "checkpoint"
+        begun.write_text(json.dumps(command))
         print(shlex.join(command), flush=True)
         if subprocess.run(command, check=False).returncode:
             raise RuntimeError(f"this failed: {shlex.join(command)}")

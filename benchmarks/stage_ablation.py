@@ -1,11 +1,11 @@
 """What each training stage is worth, and each choice of the network's shape; trains, measures, writes JSON.
 
     python benchmarks/stage_ablation.py --work DIR [--shape tiny] [--seeds 0 1 2] [--table stages passes scales] \\
-        [--ntp="--config tiny"] [--grpo="--config tiny"] [--ntp-steps 400] [--grpo-steps 200] [--clips FOLDER]
+        [--ntp="--config tiny"] [--grpo="..."] [--both="..."] [--ntp-steps 400] [--grpo-steps 200] [--clips FOLDER]
     python benchmarks/stage_ablation.py --work DIR --checkpoint none=DIR NTP=DIR "NTP + GRPO=DIR" --clips FOLDER
 
-Every network of a table is trained with every seed by ``autogaze train``; what is in the work folder already is not
-trained again. Checkpoints can be given instead. Tables: "stages" (none, NTP, GRPO only, NTP + GRPO, and NTP for as
+Every network of a table is trained with every seed by ``autogaze train``; the same command goes on where it was
+interrupted. Checkpoints can be given instead. Tables: "stages" (none, NTP, GRPO only, NTP + GRPO, and NTP for as
 many steps as both), "passes" (gazes that one pass of the decoder proposes), "scales" (all or the finest alone).
 
 Measured on clips that no training has seen: the beginning of the videos of a folder, or drawn ones of another seed.
@@ -255,7 +255,10 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--shape", default="tiny", help="tiny, published, or a config.json")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ntp", default="--config tiny", help="words of autogaze train ntp")
-    parser.add_argument("--grpo", default="--config tiny", help="words of autogaze train grpo")
+    parser.add_argument("--grpo", default="--config tiny", help="words of autogaze train grpo from fresh weights")
+    parser.add_argument(
+        "--both", default="--config tiny --counts model --peak-lr 5e-4", help="its words from an NTP checkpoint"
+    )
     parser.add_argument("--ntp-steps", type=int, default=400)
     parser.add_argument("--grpo-steps", type=int, default=200)
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="NAME=DIR", help="measure these instead")
@@ -273,6 +276,7 @@ def main() -> None:
     words = Words(
         ntp=tuple(shlex.split(arguments.ntp)),
         grpo=tuple(shlex.split(arguments.grpo)),
+        both=tuple(shlex.split(arguments.both)),
         ntp_steps=arguments.ntp_steps,
         grpo_steps=arguments.grpo_steps,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -201,13 +202,19 @@ def test_a_network_is_measured_at_the_counts_of_the_greedy_search() -> None:
     assert found["greedy_kept"] < measured.kept_by_clip <= 1
 
 
-def test_a_stage_is_trained_once_and_a_failure_is_told(tmp_path: Path) -> None:
-    words = ablation_runs.Words(ntp=("--nonsense",), grpo=(), ntp_steps=1, grpo_steps=1)
+def test_a_stage_is_trained_once_and_anew_by_another_command(tmp_path: Path) -> None:
+    tiny = ("--config", "tiny", "--batch", "2", "--block", "8", "--device", "cpu", "--validation-clips", "0")
+    words = ablation_runs.Words(ntp=tiny, grpo=(), both=(), ntp_steps=1, grpo_steps=1)
     trainer = ablation_runs.Trainer(folder=tmp_path, words=words)
-    fresh = [trainer.make("none", config=small_config(), name="net", seed=seed) for seed in (0, 0, 1)]
-    assert fresh[0] == fresh[1] != fresh[2]
+    make = partial(trainer.make, config=small_config(), name="net", seed=0)
+    none, ntp = make("none"), make("NTP")
+    written = [(path / "model.safetensors").stat().st_mtime_ns for path in (none, ntp)]
+    assert (make("none"), make("NTP")) == (none, ntp)
+    assert written == [(path / "model.safetensors").stat().st_mtime_ns for path in (none, ntp)]
+    other = replace(trainer, words=replace(words, ntp=(*tiny, "--nonsense")))
     with pytest.raises(RuntimeError, match="--nonsense"):
-        trainer.make("NTP", config=small_config(), name="net", seed=0)
+        other.make("NTP", config=small_config(), name="net", seed=0)
+    assert not ntp.exists()
 
 
 def test_gazes_survive_the_store() -> None:
