@@ -216,6 +216,30 @@ class TestExhaustive:
         lenient = search_clip(rgb, scorer=scorer, method=Exhaustive(), limits=Limits(counts=(9,) * 3, threshold=1e9))
         assert lenient.gaze.count.tolist() == [1, 1, 1]
 
+    @pytest.mark.parametrize(
+        ("threshold", "count"), [(None, 6), (0.0, 3), (0.25, 3), (0.3, 2), (0.31, 2), (0.5, 1), (2.0, 1)]
+    )
+    def test_a_frame_ends_where_it_should(self, threshold: float | None, count: int) -> None:
+        """Under a judge for whom numbers of gazes are all that matters, and the fourth one harms."""
+
+        class Clip:
+            def losses(self, candidates: np.ndarray) -> np.ndarray:
+                return np.full(len(candidates), [1.0, 0.5, 0.3, 0.26, 0.27, 0.2, 0.1][candidates.shape[1]])
+
+            def commit(self, index: np.ndarray) -> None:
+                pass
+
+        class Judge:
+            grid, loss_unit = GRID, "gazes that are missing"
+
+            def open(self, rgb: np.ndarray) -> Clip:
+                return Clip()
+
+        limits = Limits(counts=(6,), threshold=threshold)
+        for method in (Exhaustive(), Lazy()):
+            found = search_clip(moving_clip(1), scorer=Judge(), method=method, limits=limits)
+            assert found.gaze.num_gazes == count
+
     def test_wrong_clips_limits_and_losses_are_refused(self) -> None:
         scorer, method = CanvasScorer(GRID), Exhaustive()
         with pytest.raises(ValueError, match=r"\(T, 64, 64, 3\) uint8, got \(4, 32, 32, 3\)"):

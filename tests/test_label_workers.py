@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -18,9 +19,11 @@ class Stubborn(Exception):
 
 
 def doubler(marker: str) -> object:
-    """Work for processes: doubles numbers, stumbles over 3 and 4, dies of 5."""
+    """Work for processes: doubles numbers, stumbles over 3 and 4, dies of 5, sleeps over 7."""
 
     def work(number: int) -> str:
+        if number == 7:
+            time.sleep(60)
         if number == 3:
             raise ValueError("three")
         if number == 4:
@@ -39,9 +42,9 @@ def unready() -> object:
 class TestWorkers:
     def test_a_process_that_dies_fails_its_task_alone(self) -> None:
         with Workers[int, str](partial(doubler, "x"), count=2) as workers:  # type: ignore[arg-type]
-            done = {one.task: one for one in workers.each(range(9))}
+            done = {one.task: one for one in workers.each((0, 1, 2, 3, 4, 5, 6, 8))}
         assert {task: one.result for task, one in done.items()} == {
-            n: None if n in (3, 4, 5) else f"x{2 * n}" for n in range(9)
+            n: None if n in (3, 4, 5) else f"x{2 * n}" for n in (0, 1, 2, 3, 4, 5, 6, 8)
         }
         assert str(done[3].error) == "three"
         assert isinstance(done[4].error, AutoGazeError) and str(done[4].error) == "Stubborn: code 4"
@@ -56,9 +59,10 @@ class TestWorkers:
 
     def test_leaving_early_ends_the_processes(self) -> None:
         with Workers[int, str](partial(doubler, ""), count=2) as workers:  # type: ignore[arg-type]
-            done: Done[int, str] = next(workers.each([0, 1, 2]))
+            done: Done[int, str] = next(workers.each([0, 7, 7]))
             processes = [process for process, _ in workers._running.values()]
         assert done.error is None
+        assert len(processes) == 2
         assert not any(process.is_alive() for process in processes)
         with pytest.raises(ValueError, match="at least 1 process"):
             Workers(partial(doubler, ""), count=0)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autogaze.datasets.labels import LabelRule, label_clip
+from autogaze.datasets.labels import LabelRule, label_clip, label_counts
 from autogaze.frames import Frames
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors.base import Budget
@@ -82,3 +82,30 @@ def test_wrong_clips_and_slips_without_draws_are_refused() -> None:
         label_clip(clip()[:, 1:], rule=LabelRule(threshold=0.1), grid=GRID)
     with pytest.raises(ValueError, match="needs rng"):
         label_clip(clip(), rule=LabelRule(threshold=0.1, slip=0.1), grid=GRID)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05])
+def test_counts_are_those_of_replenishment_with_a_ratio_for_each_frame(threshold: float) -> None:
+    counts = (9, 1, 20, 4, 2)
+    label = label_counts(clip(), counts=counts, threshold=threshold, grid=GRID)
+    ratios = tuple(count / GRID.num_patches for count in counts) + (1.0,) * 11
+    session = Replenish(GRID).open(LAYOUT, Budget(ratio=ratios, threshold=threshold))
+    expected = session.step(Frames.from_rgb(clip()))
+    assert label.gaze.index.tolist() == expected.index.tolist()
+    assert label.gaze.count.tolist() == expected.count.tolist()
+    assert np.array_equal(label.gaze.predicted_loss, expected.predicted_loss)
+    assert label.best.all()
+
+
+def test_a_frame_without_anything_to_gain_gets_the_one_gaze_that_harms_least() -> None:
+    still = clip()[[0, 0, 0]]
+    label = label_counts(still, counts=(20, 5, 5), grid=GRID)
+    assert label.gaze.count[1:].tolist() == [1, 1]
+    assert label.gaze.predicted_loss is not None
+    assert label.gaze.predicted_loss[-2:].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("counts", [(), (1, 2), (1, 2, 3, 4, 0)])
+def test_counts_that_do_not_fit_are_refused(counts: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="at least 1 for each of 5 frames"):
+        label_counts(clip(), counts=counts, grid=GRID)
