@@ -236,7 +236,7 @@ def test_a_network_comes_from_a_checkpoint_a_shape_or_both(tmp_path: Path) -> No
     for shape in (None, "tiny", str(tmp_path / "init" / "config.json")):
         assert torch.equal(refiner_network(init=str(tmp_path / "init"), shape=shape, seed=0).stem.weight, other)
     bundled = refiner_network(init="refined", shape="default", seed=0)
-    assert torch.equal(bundled.head.weight, refiner_network(init="refined", shape=None, seed=1).head.weight)
+    assert torch.equal(bundled.head.weight, refiner_network(init="bundled", shape=None, seed=1).head.weight)
 
 
 def test_shapes_and_checkpoints_that_do_not_fit(footage: Path, tmp_path: Path) -> None:

@@ -47,13 +47,14 @@ def tiny() -> RefinerSettings:
 
 
 def video_mae() -> VideoMAESettings:
-    """A masked autoencoder of 112 million weights grown out of an image autoencoder, for GPUs and thousands of videos.
+    """A masked autoencoder of 112 million weights, for GPUs and many thousands of videos.
 
-    Fresh weights (``--init None --shape tiny``) need far more videos to get anywhere.
+    Fresh weights need far more of both to get anywhere than those of an image autoencoder of the same sizes:
+    ``--init facebook/vit-mae-base``.
     """
     return VideoMAESettings(
         out=Path("runs/video-mae"),
-        init="facebook/vit-mae-base",
+        shape="base",
         steps=20_000,
         videos=(Path("videos"),),
         batch=64,

@@ -19,8 +19,9 @@ from autogaze.errors import CheckpointError, TrainingError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import PatchGrid
+from autogaze.loading import BUNDLED
 from autogaze.picture_error import PictureError
-from autogaze.reconstructors.loading import reconstructor_path
+from autogaze.reconstructors.loading import REFINED, reconstructor_path
 from autogaze.reconstructors.provenance import CanvasRecorder, CanvasView
 from autogaze.reconstructors.refiner import CanvasTensors, Refiner, RefinerConfig
 from autogaze.selectors.base import CLIP_FRAMES
@@ -274,7 +275,7 @@ def refiner_network(*, init: str | None, shape: str | None, seed: int) -> Refine
     """A refiner to train.
 
     Args:
-        init: checkpoint to start from, as :meth:`Refiner.from_pretrained` takes it, or ``"refined"``.
+        init: checkpoint to start from, as :meth:`Refiner.from_pretrained` takes it; ``"refined"`` or ``"bundled"``.
         shape: a name of :data:`SHAPES` or the path of a ``config.json``; None: that of ``init``, or ``"default"``.
         seed: of fresh weights.
 
@@ -286,7 +287,8 @@ def refiner_network(*, init: str | None, shape: str | None, seed: int) -> Refine
     if init is None:
         torch.manual_seed(seed)
         return Refiner(config or SHAPES["default"])
-    refiner = Refiner.from_pretrained(reconstructor_path(init) or init)
+    name = REFINED if init == BUNDLED else init
+    refiner = Refiner.from_pretrained(reconstructor_path(name) or name)
     if config is not None and config != refiner.config:
         differing = [f"{name} {value!r}" for name, value in refiner.config.to_dict().items()]
         raise TrainingError(f"--init {init} is not of --shape {shape}: it has {', '.join(differing[1:])}")
