@@ -3,9 +3,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format clean
+# Where `make train-default` finds its clips, how long it may take, and the Python it runs with: an environment of its
+# own, or one that is there already on a machine without a network.
+VIDEOS ?= videos/train
+VAL ?= videos/val
+IMAGES ?= images
+MINUTES ?= 25
+TRAIN_PYTHON ?= $(BIN)/python
+
+.PHONY: demo test lint format clean train-default
 
 demo: $(VENV)/.installed-core
 	$(BIN)/autogaze gaze examples/sample.mp4 --out gaze-demo --overwrite
@@ -14,6 +22,12 @@ demo: $(VENV)/.installed-core
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# Trains the bundled pair with its logs into runs/default; goes on where it was stopped. INSTALL=--install replaces the
+# bundled files.
+train-default: $(if $(filter $(BIN)/python,$(TRAIN_PYTHON)),$(VENV)/.installed-dev)
+	$(TRAIN_PYTHON) scripts/train_default.py --videos $(VIDEOS) --val $(VAL) --images $(IMAGES) \
+		--minutes $(MINUTES) --out runs/default $(INSTALL)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -28,11 +42,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-core: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(INSTALL) --editable .
+	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-core
 
 clean:

@@ -30,6 +30,18 @@ def tiny() -> NTPSettings:
     )
 
 
+def bundled() -> NTPSettings:
+    """The first stage of the bundled checkpoint, by the clock; see ``scripts/train_default.py``."""
+    return NTPSettings(
+        out=Path("runs/default/ntp"),
+        total_minutes=14.5,
+        videos=(Path("videos"),),
+        block=4096,
+        compile=True,
+        save_minutes=3.0,
+    )
+
+
 def finetune() -> NTPSettings:
     """From the bundled checkpoint, for videos of one kind, such as those of a camera or of a screen."""
     return NTPSettings(

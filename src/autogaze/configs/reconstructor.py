@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from autogaze.training.refiner import RefinerSettings
@@ -22,6 +23,11 @@ def default() -> RefinerSettings:
         beta2=0.999,
         average=0.998,
     )
+
+
+def bundled() -> RefinerSettings:
+    """The bundled refiner, by the clock; see ``scripts/train_default.py``."""
+    return replace(default(), out=Path("runs/default/refiner"), steps=None, total_minutes=3.5, save_minutes=2.0)
 
 
 def tiny() -> RefinerSettings:
