@@ -227,8 +227,9 @@ class TestCalibrate:
         coarse = calibrate(small(), clips, alpha=0.3, levels=2)
         low, high = coarse.lowest_threshold, coarse.highest_threshold
         asked = low + 0.7 * (high - low)
-        fine = calibrate(small(), clips, alpha=0.3, levels=5, wanted=(asked,))
-        assert coarse.level(asked) < fine.level(asked)
+        fine = calibrate(small(), clips, alpha=0.3, levels=6, wanted=(asked,))
+        nearest = [min(abs(p.threshold - asked) for p in one.promises) for one in (coarse, fine)]
+        assert nearest[1] < 0.3 * nearest[0]
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -266,11 +267,38 @@ class TestCommand:
         got = Gaze.load(tmp_path / "out/clip5.gaze")
         assert np.array_equal(got.index, np.concatenate([gaze.index for gaze in expected]))
 
+        between = float(np.sqrt(table.promises[1].threshold * table.promises[2].threshold))
+        level = table.level(between)
+        assert table.promises[1].level < level < table.promises[2].level
+        assert autogaze_says(*words, "--threshold", between, "--out", tmp_path / "out1").status == 0
+        expected = [bare.gaze(part, threshold=level) for part in (frames.rgb[:8], frames.rgb[8:])]
+        got = Gaze.load(tmp_path / "out1/clip5.gaze")
+        assert np.array_equal(got.index, np.concatenate([gaze.index for gaze in expected]))
+
         refused = autogaze_says(*words, "--threshold", 0.9 * table.lowest_threshold, "--out", tmp_path / "out2")
         assert refused.status == 2
         assert refused.err.count("\n") == 1
         assert "the least that at most 0.3 of the frames pass is" in refused.err
         assert f"lowest_threshold: {rounded_up(table.lowest_threshold):.4g}" in autogaze_says("info", checkpoint).out
+
+    def test_another_use_is_warned_of_in_one_line(
+        self, checkpoint: Path, videos: Path, tmp_path: Path, autogaze_says: Command
+    ) -> None:
+        words = ("--model", checkpoint, "--no-overlay", "--no-sheet", "--quiet", "--threshold")
+        some = [videos / "clip1.mkv", videos / "clip2.mkv"]
+        assert autogaze_says("calibrate", videos, "--model", checkpoint, "--alpha", 0.3, "--levels", 2).err == ""
+        table = Calibration.load(checkpoint)
+        assert table is not None
+        asked = table.lowest_threshold
+        said = autogaze_says("gaze", *some, *words, asked, "--out", tmp_path / "tiles")
+        assert said.status == 0
+        assert said.err.count("\n") == 1
+        assert said.err.startswith("autogaze: warning: the threshold of this model is calibrated for whole frames")
+        assert "`autogaze calibrate --tiles`" in said.err
+        assert autogaze_says("gaze", *some, *words, asked, "--out", tmp_path / "whole", "--resize").err == ""
+        said = autogaze_says("gaze", *some, *words, 9, "--out", tmp_path / "large", "--resize")
+        assert (said.status, said.err.count("\n")) == (0, 1)
+        assert "warning: threshold 9 is more than this model was calibrated for" in said.err
 
     def test_out_is_a_complete_copy_and_the_checkpoint_stays_as_it_was(
         self, checkpoint: Path, videos: Path, tmp_path: Path, autogaze_says: Command

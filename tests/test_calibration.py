@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from autogaze.errors import BudgetError, CheckpointError
+from autogaze.errors import AutoGazeWarning, BudgetError, CalibrationWarning, CheckpointError
 from autogaze.evaluation.conformal import (
     CalibrationError,
     clip_risks,
@@ -95,8 +97,10 @@ class TestCoverage:
 
     def clips(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
         """True losses of frames that end at a level: the level times how far the clip's head is off, and noise."""
-        off = np.exp(rng.normal(0.3, 0.4, (count, 1, 1)) + rng.normal(0, 0.2, (count, 1, 16)))
-        return list(self.LEVELS[None, :, None] * off)
+        return list(self.LEVELS[None, :, None] * self.off(rng, count))
+
+    def off(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        return np.exp(rng.normal(0.3, 0.4, (count, 1, 1)) + rng.normal(0, 0.2, (count, 1, 16)))
 
     @pytest.mark.parametrize("alpha", [0.1, 0.25])
     def test_holds_on_average_over_calibrations_and_new_clips_and_is_not_wasted(self, alpha: float) -> None:
@@ -112,23 +116,44 @@ class TestCoverage:
         # One clip in 41 is held to be all bad, and between two levels the stricter one is taken.
         assert np.mean(risks) > alpha - 0.045
 
+    @pytest.mark.parametrize("alpha", [0.1, 0.25])
+    def test_on_the_line_few_levels_cost_no_more_than_the_clips_do(self, alpha: float) -> None:
+        rng = np.random.default_rng(0)
+        few, asked, risks = self.LEVELS[::7], 0.1, []
+        for _ in range(300):
+            off = self.off(rng, 60)
+            promised = promised_thresholds(list(few[:, None] * off), alpha=alpha)
+            level = calibration(*zip(few.tolist(), promised.tolist(), strict=True)).level(asked)
+            risks.append((level * self.off(rng, 60) > asked).mean())
+        error = np.std(risks) / np.sqrt(len(risks))
+        assert np.mean(risks) == pytest.approx(alpha - (1 - alpha) / 61, abs=3 * error + 0.003)
+
 
 class TestNextLevel:
     def test_goes_into_the_widest_gap(self) -> None:
         assert next_level([1.0, 2.0, 8.0], [0.1, 0.11, 0.2]) == pytest.approx(4.0)
 
-    def test_comes_near_a_wanted_threshold_until_it_is_met(self) -> None:
-        levels = [0.01, 0.1]
+    def test_comes_near_wanted_thresholds_in_few_steps(self) -> None:
+        """Promises that bend: the line finds a level whose promise is near, and is content."""
 
         def promised(levels: list[float]) -> list[float]:
-            return [1.5 * level for level in levels]
+            return [0.02 + 0.9 * level + 3 * level**2 for level in levels]
 
-        for _ in range(20):
-            level = next_level(levels, promised(levels), wanted=(0.06,))
+        levels, wanted = [0.005, 0.01, 0.02, 0.04, 0.1], (0.03, 0.05)
+        for _ in range(4):
+            level = next_level(levels, promised(levels), wanted=wanted)
             if level is None:
                 break
             levels = sorted([*levels, level])
-        assert max(t for t in promised(levels) if t <= 0.06) == pytest.approx(0.06, rel=0.011)
+        assert next_level(levels, promised(levels), wanted=wanted) is None
+        for threshold in wanted:
+            assert min(abs(t / threshold - 1) for t in promised(levels)) < 0.01
+
+    def test_the_wanted_threshold_farthest_from_all_promises_comes_first(self) -> None:
+        levels, thresholds = [1.0, 2.0, 4.0], [0.1, 0.2, 0.4]
+        assert next_level(levels, thresholds, wanted=(0.11, 0.3)) == pytest.approx(3.0)
+        assert next_level(levels, thresholds, wanted=(0.15, 0.38)) == pytest.approx(1.5)
+        assert next_level(levels, thresholds, wanted=(0.1, 0.2005)) is None
 
     def test_a_wanted_threshold_below_all_promises_asks_for_a_stricter_level(self) -> None:
         assert next_level([0.02, 0.04], [0.1, 0.2], wanted=(0.05,)) == pytest.approx(0.01)
@@ -143,18 +168,34 @@ class TestNextLevel:
 class TestTable:
     TABLE = ((0.01, 0.02), (0.02, 0.03), (0.025, 0.03), (0.05, 0.06))
 
-    def test_a_threshold_gets_the_largest_level_that_promises_it(self) -> None:
+    def test_a_threshold_that_was_promised_gets_the_largest_level_that_promises_it(self) -> None:
         table = calibration(*self.TABLE)
-        asked = [0.02, 0.025, 0.03, 0.0599, 0.06, 7.0]
-        assert [table.level(threshold) for threshold in asked] == [0.01, 0.01, 0.025, 0.025, 0.05, 0.05]
+        asked = [0.02, 0.03, 0.06, 7.0]
+        assert [table.level(threshold) for threshold in asked] == [0.01, 0.025, 0.05, 0.05]
         assert (table.lowest_threshold, table.highest_threshold) == (0.02, 0.06)
 
-    def test_levels_never_fall_and_never_pass_a_promise(self) -> None:
+    def test_between_two_promises_it_is_on_the_line_in_logarithms(self) -> None:
+        table = calibration(*self.TABLE)
+        assert table.level(math.sqrt(0.03 * 0.06)) == pytest.approx(math.sqrt(0.025 * 0.05))
+        assert table.level(0.03 * 2**0.25) == pytest.approx(0.025 * 2**0.25)
+        # A promise that lies on the line changes nothing.
+        finer = calibration(*self.TABLE[:3], (0.025 * 2**0.5, 0.03 * 2**0.5), self.TABLE[3])
+        for asked in np.linspace(0.02, 0.07, 50).tolist():
+            assert finer.level(asked) == pytest.approx(table.level(asked))
+
+    def test_levels_below_nothing_have_a_line_too(self) -> None:
+        table = calibration((-0.2, 0.1), (0.1, 0.2))
+        assert table.level(math.sqrt(0.1 * 0.2)) == pytest.approx(-0.05)
+        assert table.threshold(-0.05) == pytest.approx(math.sqrt(0.1 * 0.2))
+        assert calibration((0.1, 0.0), (0.4, 0.2)).level(0.1) == pytest.approx(0.2)
+
+    def test_levels_never_fall_and_stay_between_their_promises(self) -> None:
         table = calibration(*self.TABLE)
         for low, high in itertools.pairwise(np.linspace(0.02, 0.1, 200).tolist()):
             assert table.level(low) <= table.level(high)
-        for asked in np.linspace(0.02, 0.1, 200).tolist():
-            assert any(p.level == table.level(asked) and p.threshold <= asked for p in table.promises)
+        for below, above in itertools.pairwise(table.promises):
+            for asked in np.linspace(below.threshold, above.threshold, 20)[:-1].tolist():
+                assert below.level <= table.level(asked) <= above.level
 
     @pytest.mark.parametrize("threshold", [0.0199, 0.0, -1.0])
     def test_below_the_table_nothing_is_promised(self, threshold: float) -> None:
@@ -163,12 +204,21 @@ class TestTable:
 
     def test_corrected_predictions_end_frames_where_the_level_does(self) -> None:
         table = calibration(*self.TABLE)
-        predicted = np.array([-1, 0.005, 0.01, 0.011, 0.02, 0.0201, 0.025, 0.03, 0.05, 0.051, 2, np.nan])
+        predicted = np.array([[-1, 0.005, 0.01, 0.011], [0.02, 0.0201, 0.025, 0.03], [0.05, 0.051, 2, np.nan]])
         corrected = table.corrected(predicted)
-        assert corrected[:-1].tolist() == [0.02] * 3 + [0.03] * 4 + [0.06] * 2 + [np.inf] * 2
-        assert np.isnan(corrected[-1])
-        for asked in (0.02, 0.025, 0.03, 0.04, 0.06, 1.0):
+        assert corrected.shape == predicted.shape
+        assert corrected[0, :3].tolist() == [0.02] * 3
+        assert corrected[1, :3].tolist() == [0.03] * 3
+        assert corrected[2, :3].tolist() == [0.06, np.inf, np.inf]
+        assert np.isnan(corrected[2, 3])
+        assert 0.02 < corrected[0, 3] < 0.03 < corrected[1, 3] < 0.06
+        for asked in (0.02, 0.0207, 0.025, 0.03, 0.04, 0.06, 1.0):
             np.testing.assert_array_equal(predicted <= table.level(asked), corrected <= asked)
+
+    def test_threshold_and_level_are_inverse_where_promises_rise(self) -> None:
+        table = calibration((0.01, 0.02), (0.02, 0.03), (0.05, 0.06))
+        for level in np.linspace(0.01, 0.05, 30).tolist():
+            assert table.level(table.threshold(level)) == pytest.approx(level, rel=1e-12)
 
     def test_a_default_stays_where_it_is_and_is_called_what_it_is_worth(self) -> None:
         table = calibration(*self.TABLE)
@@ -176,6 +226,7 @@ class TestTable:
         assert [table.default_threshold(level) for level in asked] == [0.03, 0.03, 0.06, 0.02]
         # Of two levels with one promise the laxer is used.
         assert [table.level(table.default_threshold(level)) for level in asked] == [0.025, 0.025, 0.05, 0.01]
+        assert table.level(table.default_threshold(0.033)) == pytest.approx(0.033, rel=0.002)
 
     @pytest.mark.parametrize("threshold", [0.02096549, 0.02097, 1 / 3, 0.99999, 12345.6, 1e-7, 0.0, 7.0, 0.1])
     def test_what_people_read_is_no_smaller_and_hardly_larger(self, threshold: float) -> None:
@@ -183,10 +234,9 @@ class TestTable:
         assert len(f"{rounded_up(threshold):.10e}".split("e")[0].rstrip("0")) <= 5
         assert rounded_up(rounded_up(threshold)) == rounded_up(threshold)
 
-    def test_a_default_is_short_where_that_changes_nothing(self) -> None:
+    def test_a_default_is_short(self) -> None:
         table = calibration((0.1, 1 / 3), (0.2, 0.33335), (0.3, 0.5))
-        assert table.default_threshold(0.2) == 0.3334
-        assert table.default_threshold(0.1) == 1 / 3  # 0.3334 would be the next level's
+        assert [table.default_threshold(level) for level in (0.1, 0.2)] == [0.3334, 0.3334]
 
     @pytest.mark.parametrize(
         "pairs", [((0.02, 0.1), (0.01, 0.2)), ((0.01, 0.2), (0.02, 0.1)), ((0.01, 0.1), (0.01, 0.2)), ()]
@@ -274,7 +324,10 @@ class TestModel:
         assert bare.calibration is None
         low, high = levels_of(bare)
         assert model.gaze(clip(), threshold=0.1).equals(bare.gaze(clip(), threshold=low))
-        assert model.gaze(clip(), threshold=0.15).equals(bare.gaze(clip(), threshold=low))
+        assert model.calibration is not None
+        half = model.calibration.level(0.15)
+        assert low < half < high
+        assert model.gaze(clip(), threshold=0.15).equals(bare.gaze(clip(), threshold=half))
         assert model.gaze(clip(), threshold=0.2, ratio=0.5).equals(bare.gaze(clip(), threshold=high, ratio=0.5))
         assert model.gaze(clip(), threshold=0.2).num_gazes < model.gaze(clip(), threshold=0.1).num_gazes
 
@@ -305,11 +358,12 @@ class TestModel:
 
     def test_a_selector_does_the_same_whole_and_step_by_step(self, folder: Path) -> None:
         selector, bare = (AutoGazeSelector(AutoGaze.from_pretrained(folder, calibrated=c)) for c in (True, False))
-        low, _ = levels_of(bare.model)
+        assert selector.model.calibration is not None
+        half = selector.model.calibration.level(0.15)
         frames = Frames.from_rgb(clip())
         layout = FrameLayout.resized(selector.grid, height_px=64, width_px=64)
         whole = selector.open(layout, Budget(threshold=0.15)).step(frames)
-        assert whole.equals(bare.open(layout, Budget(threshold=low)).step(frames))
+        assert whole.equals(bare.open(layout, Budget(threshold=half)).step(frames))
         session = selector.open(layout, Budget(threshold=0.15))
         assert [session.step(frames[t : t + 1]).index.tolist() for t in range(5)] == [g.index.tolist() for g in whole]
         with pytest.raises(BudgetError, match="the least that at most"):
@@ -320,7 +374,78 @@ class TestModel:
         assert table is not None
         # The published default is 0.7.
         assert load_selector(str(folder)).default_budget == Budget(ratio=0.75, threshold=table.default_threshold(0.7))
-        assert table.default_threshold(0.7) in (0.1, 0.2)
+        assert 0.1 <= table.default_threshold(0.7) <= 0.2
+
+
+class TestWarnings:
+    WIDE = FrameLayout.tiled(AutoGaze(small_config()).grid, height_px=64, width_px=200)
+
+    def told(self, selector: AutoGazeSelector, layout: FrameLayout, threshold: float | None) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            selector.open(layout, Budget(ratio=0.5, threshold=threshold))
+        assert all(one.category is CalibrationWarning for one in caught)
+        return [str(one.message) for one in caught]
+
+    def selector(self, folder: Path, **changes: object) -> AutoGazeSelector:
+        model = AutoGaze.from_pretrained(folder)
+        assert model.calibration is not None
+        model.calibration = dataclasses.replace(model.calibration, **changes)  # type: ignore[arg-type]
+        return AutoGazeSelector(model)
+
+    def test_tiles_by_a_calibration_for_whole_frames_and_the_reverse(self, folder: Path) -> None:
+        resized = FrameLayout.resized(self.WIDE.grid, height_px=64, width_px=200)
+        whole, tiles = self.selector(folder), self.selector(folder, mode="tiles")
+        (told,) = self.told(whole, self.WIDE, 0.15)
+        assert "calibrated for whole frames brought to one tile and used for tiles" in told
+        assert "more than 0.1 of the frames" in told
+        assert "`autogaze calibrate --tiles`" in told
+        (told,) = self.told(tiles, resized, 0.15)
+        assert "calibrated for tiles and used for whole frames" in told
+        assert "`autogaze calibrate --resize`" in told
+        assert self.told(whole, resized, 0.15) == self.told(tiles, self.WIDE, 0.15) == []
+
+    def test_one_tile_is_both(self, folder: Path) -> None:
+        square = FrameLayout.tiled(self.WIDE.grid, height_px=64, width_px=64)
+        for mode in ("tiles", "resize"):
+            assert self.told(self.selector(folder, mode=mode), square, 0.15) == []
+
+    def test_what_has_no_threshold_or_no_calibration_promises_nothing(self, folder: Path) -> None:
+        assert self.told(self.selector(folder), self.WIDE, None) == []
+        bare = AutoGazeSelector(AutoGaze.from_pretrained(folder, calibrated=False))
+        assert self.told(bare, self.WIDE, 99.0) == []
+
+    def test_thresholds_above_all_that_was_tried(self, folder: Path) -> None:
+        resized = FrameLayout.resized(self.WIDE.grid, height_px=64, width_px=200)
+        selector = self.selector(folder)
+        (told,) = self.told(selector, resized, 0.7)
+        assert told == (
+            "threshold 0.7 is more than this model was calibrated for: frames end as at 0.2, with 0.1 of the patches; "
+            "losses here are the mean absolute error (canvas)"
+        )
+        assert self.told(selector, resized, 0.2) == []
+        # What is read and typed in four digits is no larger than what was meant.
+        (promise,) = self.selector(folder).model.calibration.promises[1:]  # type: ignore[union-attr]
+        odd = self.selector(folder, promises=(dataclasses.replace(promise, threshold=0.123456),))
+        assert self.told(odd, resized, 0.1235) == []
+        assert len(self.told(odd, self.WIDE, 0.1236)) == 2
+
+    def test_a_batch_of_clips_is_gazed_at_as_a_whole(self, folder: Path) -> None:
+        wide = np.zeros((2, 64, 100, 3), np.uint8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.selector(folder).model.gaze(wide, threshold=0.15)
+        with pytest.warns(CalibrationWarning, match="calibrated for tiles and used for whole frames") as caught:
+            self.selector(folder, mode="tiles").model.gaze_batch(wide[None], threshold=0.15)
+        assert caught[0].filename == __file__
+
+    def test_what_is_refused_says_what_a_loss_is(self, folder: Path) -> None:
+        with pytest.raises(BudgetError, match="mean absolute error"):
+            self.selector(folder).model.gaze(clip(), threshold=0.001)
+
+    def test_are_of_a_class_of_their_own(self) -> None:
+        assert issubclass(CalibrationWarning, AutoGazeWarning)
+        assert issubclass(AutoGazeWarning, UserWarning)
 
 
 class TestForeignWeights:

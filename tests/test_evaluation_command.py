@@ -142,7 +142,7 @@ class TestEvaluate:
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         model = AutoGaze(small_config()).eval()
-        model.calibration = calibration((0.4, 0.6), weights=weights_fingerprint(model))
+        model.calibration = calibration((0.4, 0.6), (0.5, 0.8), weights=weights_fingerprint(model))
         model.save_pretrained(tmp_path / "small")
         words = (folder / "b.mp4", *QUICK, "--selectors", tmp_path / "small")
         said = says(capsys, *words, "--out", tmp_path / "out", "--ratios", "0.1,0.2", "--thresholds", "0.5,0.7")

@@ -43,9 +43,9 @@ class TestDefaults:
         pairs = [(0.1 * step, 0.0100004 * step) for step in range(1, 10)]
         model.calibration = calibration(*pairs)
         selector = AutoGazeSelector(model)
-        default = selector.default_budget.threshold
         thresholds = [point.budget.threshold for point in default_settings(selector) if point.ratio is None]
-        assert thresholds == [default, 0.01001, 0.03001, 0.05001, 0.07001, 0.09001]
+        # The first is the default: 0.7, the published threshold, is the seventh level.
+        assert thresholds == [0.07001, 0.01001, 0.03001, 0.05001, 0.09001]
         assert [point.name for point in playable(selector, default_settings(selector))[0]].count("task_0.01001") == 1
 
     @pytest.mark.parametrize("pairs", [[(0.5, 0.2)], [(0.5, 0.2), (0.6, 0.2)], [(0.5, 0.2), (0.6, 0.4)]])

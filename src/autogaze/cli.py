@@ -10,7 +10,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NoReturn, Protocol, TextIO
 
 import tyro
@@ -25,7 +26,7 @@ from autogaze.commands.info import InfoCommand
 from autogaze.commands.label import LabelCommand
 from autogaze.commands.reconstruct import ReconstructCommand
 from autogaze.commands.words import EXIT_FAILED
-from autogaze.errors import AutoGazeError
+from autogaze.errors import AutoGazeError, AutoGazeWarning
 
 EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 _INTERRUPTED = ("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _prepare()
-        status = _run(words)
+        with _warnings_as_lines():
+            status = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = _complain(*_INTERRUPTED)
@@ -93,6 +95,25 @@ def _prepare() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file may have a name that the terminal has no letters for.
         sys.stdout.reconfigure(errors="replace")
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Tell what autogaze warns of once, in a line of its own; other warnings stay as they are."""
+    told: set[str] = set()
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if not issubclass(category, AutoGazeWarning):
+            before(message, category, *place, **options)
+        elif str(message) not in told:
+            told.add(str(message))
+            _complain(f"warning: {message}", 0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AutoGazeWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _nowhere() -> TextIO:

@@ -1,4 +1,4 @@
-"""Errors a user can meet; each message says what was got, what is legal and what to do."""
+"""Errors and warnings a user can meet; each message says what was got, what is legal and what to do."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ class PromiseError(BudgetError):
 
 class TrainingError(AutoGazeError):
     """A run cannot start or go on."""
+
+
+class AutoGazeWarning(UserWarning):
+    """Base of what autogaze warns of, through :mod:`warnings`; the command line tells each of them once, in a line."""
+
+
+class CalibrationWarning(AutoGazeWarning):
+    """A threshold is legal, and the calibration of the gaze model does not speak of it, or not of this use."""

@@ -39,9 +39,9 @@ class CalibrateCommand(SourceOptions):
     reconstructor: Annotated[str, tyro.conf.arg(metavar="NAME|PATH|ID")] = "canvas"
     """What measures the true loss, in whose unit thresholds are given from then on."""
     thresholds: Annotated[str | None, argument("LOSS[,LOSS...]")] = None
-    """Thresholds to meet closely; without it all are met about alike."""
+    """Thresholds to have a pass of their own; without it passes are spread over all."""
     levels: Annotated[int, tyro.conf.arg(metavar="COUNT")] = 10
-    """Passes over the clips at most; more meet thresholds more closely, which keeps fewer patches."""
+    """Passes over the clips at most; thresholds between those of two passes are read off a line."""
     ratio: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.75
     """Most patches of a frame to keep meanwhile, above 0 and at most 1."""
     clips_per_video: Annotated[int, tyro.conf.arg(metavar="COUNT")] = 1

@@ -16,7 +16,6 @@ from autogaze.evaluation.calibration_clips import ClipSet
 from autogaze.evaluation.conformal import (
     CalibrationError,
     Floats,
-    between,
     check_alpha,
     fewest_clips,
     next_level,
@@ -26,7 +25,7 @@ from autogaze.evaluation.stop_head import after_last_gaze
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.autogaze import AutoGaze
-from autogaze.models.autogaze.calibration import Calibration, Promise, weights_fingerprint
+from autogaze.models.autogaze.calibration import Calibration, Promise, between, weights_fingerprint
 from autogaze.models.autogaze.selector import AutoGazeSelector, AutoGazeSession
 from autogaze.reconstructors import ReconstructorLike, load_reconstructor
 from autogaze.reconstructors.base import Reconstructor
@@ -125,7 +124,8 @@ def calibrate(
     """Fit the correction of a model's stop head; see :mod:`~autogaze.evaluation.conformal` for what it promises.
 
     Half of the runs are spread evenly over the losses that the stop head speaks of; each of the others goes where it
-    narrows the widest gap between two promises, or, with ``wanted``, comes nearest to those thresholds.
+    narrows the widest gap between two promises, or, with ``wanted``, comes nearest to those thresholds. A threshold
+    between two promises gets a level between theirs, so that more runs make it no laxer, but surer.
 
     Args:
         model: the model, whose own calibration plays no part.

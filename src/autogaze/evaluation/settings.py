@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autogaze.errors import BudgetError, PromiseError
+from autogaze.errors import AutoGazeWarning, BudgetError, PromiseError
 from autogaze.grid import FrameLayout
 from autogaze.selectors.base import Budget, Selector
 
@@ -179,10 +180,12 @@ def playable(
 
 def _refusal(selector: Selector, budget: Budget) -> BudgetError | None:
     side_px = selector.grid.scales_px[-1]
-    try:
-        selector.open(FrameLayout.resized(selector.grid, height_px=side_px, width_px=side_px), budget)
-    except BudgetError as error:
-        return error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AutoGazeWarning)  # nothing is gazed at
+        try:
+            selector.open(FrameLayout.resized(selector.grid, height_px=side_px, width_px=side_px), budget)
+        except BudgetError as error:
+            return error
     return None
 
 

@@ -246,7 +246,7 @@ class AutoGaze(nn.Module):
         pixels, layout = self._pixels(as_tensor(videos))
         first = generator[0] if isinstance(generator, Sequence) else generator
         budget = self.budget(ratio, threshold, frames=pixels.shape[1], generator=first)
-        level = self.stop_level(budget.threshold)
+        level = self.stop_level(budget.threshold, layout=layout)
         sampler = self._sampler(len(pixels), temperature, generator)
         frames: list[list[FrameGaze]] = [[] for _ in pixels]
         for clip in torch.split(pixels, self.config.max_num_frames, dim=1):
@@ -324,15 +324,21 @@ class AutoGaze(nn.Module):
             return budget
         return replace(budget, threshold=self.calibration.default_threshold(budget.threshold))
 
-    def stop_level(self, threshold: float | None) -> float | None:
+    def stop_level(self, threshold: float | None, *, layout: FrameLayout | None = None) -> float | None:
         """The predicted loss at which frames end to keep a threshold: itself without a :attr:`calibration`.
+
+        Warns with a :class:`~autogaze.errors.CalibrationWarning` where the calibration is not about gazing with this
+        layout, or not about thresholds as large as that.
 
         Raises:
             BudgetError: the calibration cannot promise the threshold.
         """
         if self.calibration is None or threshold is None:
             return threshold
-        return self.calibration.level(threshold)
+        level = self.calibration.level(threshold)
+        if layout is not None:
+            self.calibration.warn(threshold, layout=layout)
+        return level
 
     def _pixels(self, videos: Tensor) -> tuple[Tensor, FrameLayout]:
         """Normalised (B, T, 3, S, S) frames, and where their patches are in the frames given."""

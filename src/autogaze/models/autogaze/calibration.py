@@ -2,8 +2,8 @@
 
 A stop head predicts the loss a frame has reached, and may be too hopeful. A calibration lists levels at which to stop
 by the prediction, and for each the threshold that was then kept: at most a share α of the frames ended above it. So
-"a loss of at most ε" becomes "stop at the largest level whose threshold is at most ε". It is fitted by
-:mod:`autogaze.evaluation.calibrate`.
+"a loss of at most ε" becomes "stop at the level that keeps ε", found on the line between the levels tried. It is fitted
+by :mod:`autogaze.evaluation.calibrate`; :mod:`autogaze.evaluation.conformal` says what is exact and what is not.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import itertools
 import json
 import math
 import os
-from bisect import bisect_right
-from collections.abc import Mapping
+import warnings
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +28,18 @@ from torch import nn
 
 from autogaze.archive import atomic_path
 from autogaze.configuration import read_json_object
-from autogaze.errors import BudgetError, CheckpointError, PromiseError
+from autogaze.errors import BudgetError, CalibrationWarning, CheckpointError, PromiseError
+from autogaze.grid import FrameLayout
 
 CALIBRATION_NAME = "calibration.json"
 """Its name beside ``config.json`` and ``model.safetensors``."""
 FORMAT = "autogaze-calibration"
 FORMAT_VERSION = 1
+_MODE_WORDS = {
+    "resize": ("whole frames brought to one tile", "tiles", "--tiles"),
+    "tiles": ("tiles", "whole frames brought to one tile", "--resize"),
+}
+"""What a calibration is for, what else there is, and the option that calibrates for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +123,10 @@ class Calibration:
         return self.promises[-1].threshold
 
     def level(self, threshold: float) -> float:
-        """The largest level tried whose promise is at most ``threshold``.
+        """The level that keeps ``threshold``: on the line between the two promises beside it.
 
-        Between two levels nothing was measured, so nothing is interpolated: the lower one holds until the threshold
-        of the next is reached. Above :attr:`highest_threshold` that is the loosest level.
+        The line is straight in logarithms, see :func:`between`. A threshold that was promised gets the largest level
+        that promises it, and one above :attr:`highest_threshold` the loosest level tried.
 
         Raises:
             BudgetError: the threshold is not finite.
@@ -133,31 +140,73 @@ class Calibration:
             raise PromiseError(
                 f"threshold {threshold:g} is less than this model can promise: the least that at most {self.alpha:.3g} "
                 f"of the frames pass is {least:g} ({self.reconstructor}); give a threshold from there on, or a ratio; "
+                f"losses here are the {self.loss_unit}; "
                 f"a copy of the checkpoint without {CALIBRATION_NAME} stops by the bare predictions"
             )
-        return self.promises[place].level
+        if place == len(self.promises) - 1:
+            return self._levels[-1]
+        return _on_line(threshold, self._thresholds[place : place + 2], self._levels[place : place + 2])
+
+    def threshold(self, level: float) -> float:
+        """What stopping at ``level`` keeps: the inverse of :meth:`level`, but for rounding.
+
+        Below the strictest level tried it is :attr:`lowest_threshold`; infinite above the loosest.
+        """
+        place = bisect_left(self._levels, level)
+        if place == len(self.promises):
+            return math.inf
+        if place == 0:
+            return self._thresholds[0]
+        return _on_line(level, self._levels[place - 1 : place + 1], self._thresholds[place - 1 : place + 1])
 
     def corrected(self, predicted: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """What predictions stand for: the smallest threshold at which a frame with this prediction would end.
 
-        ``predicted <= level(threshold)`` exactly where ``corrected(predicted) <= threshold``. Infinite above the
-        loosest level; NaN stays NaN.
+        :meth:`threshold` of each. ``predicted <= level(threshold)`` where ``corrected(predicted) <= threshold``, but
+        for rounding. NaN stays NaN.
         """
         predicted = np.asarray(predicted, np.float64)
-        thresholds = np.append(self._thresholds, np.inf)
-        corrected = thresholds[np.searchsorted(self._levels, predicted, side="left")]
-        return np.where(np.isnan(predicted), np.nan, corrected)
+        said = [math.nan if math.isnan(level) else self.threshold(level) for level in predicted.ravel().tolist()]
+        return np.array(said, np.float64).reshape(predicted.shape)
 
     def default_threshold(self, configured: float) -> float:
-        """The threshold of a call that names none, for a configuration's level: what that level, or the nearest below
-        it that was tried, promises.
+        """The threshold of a call that names none, for a configuration's level: what that level is worth, in four
+        digits; no less and no more than the calibration speaks of.
 
         A configuration's threshold was chosen for the bare predictions, and may be in another unit. So the default
         goes on costing what it did, and is called by what it is worth.
         """
-        exact = self.promises[max(0, bisect_right(self._levels, configured) - 1)].threshold
-        short = rounded_up(exact)
-        return short if self.level(short) == self.level(exact) else exact
+        return rounded_up(min(self.threshold(configured), self.highest_threshold))
+
+    def warn(self, threshold: float, *, layout: FrameLayout) -> None:
+        """Warn of a use that the promise is not about; each is a :class:`~autogaze.errors.CalibrationWarning`.
+
+        Frames are gazed at tile by tile though it was fitted on whole frames, or the reverse; or the threshold is
+        above :attr:`highest_threshold`, where nothing was measured and nothing more is saved.
+        """
+        for told in self.doubts(threshold, layout=layout):
+            warnings.warn(told, CalibrationWarning, stacklevel=4)
+
+    def doubts(self, threshold: float, *, layout: FrameLayout) -> tuple[str, ...]:
+        """What :meth:`warn` warns of: none, one or two lines."""
+        told = []
+        make, other = FrameLayout.tiled, FrameLayout.resized
+        if self.mode == "resize":
+            make, other = other, make
+        size = {"height_px": layout.height_px, "width_px": layout.width_px}
+        if layout == other(layout.grid, **size) != make(layout.grid, **size):
+            fitted, used, flag = _MODE_WORDS[self.mode]
+            told.append(
+                f"the threshold of this model is calibrated for {fitted} and used for {used}, where more than "
+                f"{self.alpha:.3g} of the frames may end above it; `autogaze calibrate {flag}` calibrates for that"
+            )
+        if threshold > rounded_up(self.highest_threshold):
+            told.append(
+                f"threshold {threshold:g} is more than this model was calibrated for: frames end as at "
+                f"{rounded_up(self.highest_threshold):g}, with {self.promises[-1].kept_share:.2g} of the patches; "
+                f"losses here are the {self.loss_unit} ({self.reconstructor})"
+            )
+        return tuple(told)
 
     @cached_property
     def _thresholds(self) -> list[float]:
@@ -235,6 +284,20 @@ class Calibration:
             raise CheckpointError(
                 f'{CALIBRATION_NAME} was fitted with positions "{self.positions}", not "{positions}"; {advice}'
             )
+
+
+def between(low: float, high: float, *, share: float) -> float:
+    """A number part of the way from one to the other, in even ratios where both are above 0, in even steps else."""
+    return low * (high / low) ** share if low > 0 else low + (high - low) * share
+
+
+def _on_line(x: float, x_span: Sequence[float], y_span: Sequence[float]) -> float:
+    """y at x on the line through two points, with the axes as :func:`between` has them; the second of equal xs."""
+    (x0, x1), (y0, y1) = x_span, y_span
+    if x in (x0, x1):
+        return y1 if x == x1 else y0
+    share = math.log(x / x0) / math.log(x1 / x0) if x0 > 0 else (x - x0) / (x1 - x0)
+    return min(max(between(y0, y1, share=share), y0), y1)
 
 
 def rounded_up(threshold: float) -> float:

@@ -84,7 +84,7 @@ class AutoGazeSelector:
         return self.model.grid
 
     def open(self, layout: FrameLayout, budget: Budget) -> AutoGazeSession:
-        """Start on a video.
+        """Start on a video. Warns where a calibration is not about gazing like this.
 
         Raises:
             BudgetError: the budget is per clip, in dB, names too few ratios, or a threshold below what the model's
@@ -99,7 +99,8 @@ class AutoGazeSelector:
             raise BudgetError(f"ratio must be one number or {longest}, one for each frame, got {len(budget.ratios())}")
         if layout.grid != self.grid:
             raise ValueError(f"the layout is of {layout.grid}, the model of {self.grid}")
-        return AutoGazeSession(self, layout, replace(budget, threshold=self.model.stop_level(budget.threshold)))
+        level = self.model.stop_level(budget.threshold, layout=layout)
+        return AutoGazeSession(self, layout, replace(budget, threshold=level))
 
 
 @dataclass(slots=True)
