@@ -158,6 +158,10 @@ class TestNextLevel:
     def test_a_wanted_threshold_below_all_promises_asks_for_a_stricter_level(self) -> None:
         assert next_level([0.02, 0.04], [0.1, 0.2], wanted=(0.05,)) == pytest.approx(0.01)
         assert next_level([-0.2, 0.1], [0.1, 0.2], wanted=(0.05,)) == pytest.approx(-0.5)
+        # No farther than the line through the two strictest says, and never farther off than they are.
+        assert next_level([0.02, 0.04], [0.1, 0.2], wanted=(0.1 / 2**0.5,)) == pytest.approx(0.02 / 2**0.5)
+        assert next_level([0.02, 0.04], [0.1, 0.2], wanted=(0.001,)) == pytest.approx(0.01)
+        assert next_level([0.02, 0.04], [0.1, 0.1], wanted=(0.05,)) == pytest.approx(0.01)
 
     def test_is_content(self) -> None:
         assert next_level([1.0, 1.005], [0.1, 0.9]) is None

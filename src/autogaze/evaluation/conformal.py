@@ -117,13 +117,15 @@ def next_level(levels: Sequence[float], thresholds: Sequence[float], *, wanted: 
     Args:
         levels: those tried, ascending, at least two.
         thresholds: what each promises.
-        wanted: thresholds that should be met closely; one below all promises asks for a stricter level.
+        wanted: thresholds that should be met closely; one below all promises asks for a stricter level, on the line
+            through the two strictest, and no farther off than these are from each other.
     """
     gaps: list[tuple[float, int, float]] = []  # how wide, before which level, how far on to the next
     for threshold in wanted:
         place = int(np.searchsorted(thresholds, threshold, side="right")) - 1
         if place < 0:
-            gaps.append((_log_ratio(thresholds[0], threshold), -1, 0.0))
+            short, step = _log_ratio(thresholds[0], threshold), _log_ratio(thresholds[1], thresholds[0])
+            gaps.append((short, -1, min(1.0, short / step) if step else 1.0))
         elif place < len(levels) - 1:
             below, above = _log_ratio(threshold, thresholds[place]), _log_ratio(thresholds[place + 1], threshold)
             gaps.append((min(below, above), place, below / (below + above)))
@@ -133,7 +135,8 @@ def next_level(levels: Sequence[float], thresholds: Sequence[float], *, wanted: 
         if gap < CLOSE:
             return None
         if place < 0:
-            return levels[0] ** 2 / levels[1] if levels[0] > 0 else 2 * levels[0] - levels[1]
+            stricter = levels[0] ** 2 / levels[1] if levels[0] > 0 else 2 * levels[0] - levels[1]
+            return between(levels[0], stricter, share=share)
         low, high = levels[place], levels[place + 1]
         if high - low > CLOSE * max(abs(low), abs(high)):
             return between(low, high, share=share)
