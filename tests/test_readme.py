@@ -17,6 +17,11 @@ import pytest
 
 import autogaze
 from autogaze import cli
+from autogaze.commands.label import LabelCommand
+from autogaze.training.grpo import GRPOSettings
+from autogaze.training.ntp import NTPSettings
+from autogaze.training.refiner import RefinerSettings
+from autogaze.training.video_mae import VideoMAESettings
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted((ROOT / "src" / "autogaze" / "checkpoints").glob("*/README.md"))
@@ -101,7 +106,7 @@ def test_outputs_are_told_apart() -> None:
 def commands(text: str) -> list[str]:
     """Lines of the shell blocks that call autogaze."""
     lines = [line.split(" #")[0].strip() for block in _COMMANDS.findall(text) for line in block.splitlines()]
-    return [line for line in lines if line.startswith("autogaze ")]
+    return [line for line in lines if line.startswith("autogaze ") and "|" not in line]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
@@ -125,6 +130,11 @@ def section(verb: str) -> str:
         ("evaluate", cli.EvaluateCommand),
         ("evaluate behaviour", cli.BehaviourCommand),
         ("calibrate", cli.CalibrateCommand),
+        ("label", LabelCommand),
+        ("train", NTPSettings),
+        ("train", GRPOSettings),
+        ("train", RefinerSettings),
+        ("train", VideoMAESettings),
     ],
 )
 def test_every_option_is_explained(verb: str, command: type) -> None:
