@@ -25,6 +25,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,20 @@ class Passes:
     sources: NDArray[np.int64]
     fit_every: int
 
-    def __post_init__(self) -> None:
-        self.log_levels = np.log([run.level for run in self.runs])
-        self.kept_Mn = np.array([[k.mean() / p for k, p in zip(r.kept, r.patches, strict=True)] for r in self.runs])
+    @cached_property
+    def log_levels(self) -> Floats:
+        """(M,) what levels are read off along."""
+        return np.log([run.level for run in self.runs])
+
+    @cached_property
+    def kept_Mn(self) -> Floats:
+        """Share of patches kept."""
+        return np.array([[k.mean() / p for k, p in zip(r.kept, r.patches, strict=True)] for r in self.runs])
+
+    @cache  # noqa: B019
+    def above_Mn(self, threshold: float) -> Floats:
+        """Share of frames above a threshold."""
+        return np.array([[(loss > threshold).mean() for loss in run.loss] for run in self.runs])
 
     def fitted(self, clips: Sequence[int]) -> Calibration:
         """The calibration of some clips, at every ``fit_every``-th level from the loosest."""
@@ -95,7 +107,7 @@ class Passes:
 
     def outcome(self, level: float, threshold: float, clips: Sequence[int]) -> tuple[float, float]:
         """Share of frames above the threshold and share of patches kept, on average over clips."""
-        above_Mn = np.array([[(run.loss[clip] > threshold).mean() for clip in clips] for run in self.runs])
+        above_Mn = self.above_Mn(threshold)[:, clips]
         kept = np.exp(np.interp(np.log(level), self.log_levels, np.log(self.kept_Mn[:, clips].mean(axis=1))))
         return float(np.interp(np.log(level), self.log_levels, above_Mn.mean(axis=1))), float(kept)
 

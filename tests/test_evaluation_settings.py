@@ -1,6 +1,7 @@
 """Which budgets selectors are measured at, and what these are called."""
 
 import math
+import warnings
 
 import pytest
 
@@ -129,6 +130,13 @@ class TestPlayable:
         assert [one.setting for one in refused] == ["task_0.50", "ratio_0.10_task_0.50"]
         assert "0.5 is less than this model can promise: the least" in refused[0].reason
         assert "is 0.6 (canvas)" in refused[0].reason
+
+    def test_finding_out_warns_of_nothing(self) -> None:
+        selector = gaze_model()
+        selector.model.calibration = calibration((0.1, 0.6), (0.2, 0.8))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(playable(selector, settings_of(thresholds=[0.9, 5.0]))[0]) == 2
 
     def test_names_differ(self) -> None:
         points = [OperatingPoint(name="same", budget=Budget(ratio=ratio)) for ratio in (0.1, 0.2)]
