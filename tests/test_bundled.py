@@ -19,6 +19,7 @@ from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
 from autogaze.loading import BUNDLED_FOLDER, checkpoint_path, load_selector
 from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze.calibration import Calibration, rounded_up
 from autogaze.models.autogaze.selector import AutoGazeSelector
 from autogaze.selectors.base import Budget
 from autogaze.selectors.canvas import quality
@@ -54,8 +55,11 @@ class TestModel:
         assert config.positions == "true"
         assert config.max_num_frames == 16
         assert bundled.grid.scales_px == (32, 64, 112, 224)
-        assert bundled.default_budget == Budget(ratio=0.75, threshold=0.0361)
-        assert "ratio 0.75 and threshold 0.0361" in CARD
+        table = bundled.model.calibration
+        assert table is not None
+        worth = table.default_threshold(0.025)
+        assert bundled.default_budget == Budget(ratio=0.75, threshold=worth)
+        assert f"ratio 0.75 and threshold {worth:.4g}" in CARD
 
     def test_is_stored_small_and_computes_in_fp32(self, bundled: AutoGazeSelector) -> None:
         assert (BUNDLED_FOLDER / "model.safetensors").stat().st_size < 7_000_000
@@ -132,8 +136,11 @@ class TestCommandLine:
         assert exit_.value.code == 0
         out = capsys.readouterr().out
         assert "3,258,240" in out
-        assert "threshold: 0.0361" in out
-        assert "alpha: 0.1, reconstructor: canvas, lowest_threshold: 0.02098" in out
+        table = Calibration.load(BUNDLED_FOLDER)
+        assert table is not None
+        assert f"threshold: {table.default_threshold(0.025):.4g}" in out
+        least = rounded_up(table.lowest_threshold)
+        assert f"alpha: 0.1, reconstructor: canvas, lowest_threshold: {least:.4g}" in out
 
     def test_checks_see_it(self) -> None:
         assert checks._bundled().ok
