@@ -123,10 +123,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("training.stage", "training.run_settings", "training.processes", "training.journal", "training.state"),
         *("training.batch", "training.stopping", "training.trainer"),
         *("training.clip_source", "training.networks", "training.gaze_stage", "training.rollouts"),
-        *("training.own_gazes", "training.ntp", "training.rewards", "training.groups", "training.grpo"),
+        *("training.own_gazes", "training.stop_head", "training.ntp", "training.rewards", "training.groups", "training.grpo"),
         *("training.strip", "training.refiner", "training.video_mae_networks", "training.video_mae"),
     ),
-    ("configs", "configs.ntp", "configs.grpo", "configs.reconstructor"),
+    ("configs", "configs.ntp", "configs.grpo", "configs.stop_head", "configs.reconstructor"),
     # Entry points
     (
         *(

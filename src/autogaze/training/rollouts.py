@@ -50,14 +50,14 @@ class Rollouts:
         video_BTCSS = model.preprocess(rgb_BTSSC)
         with torch.inference_mode(), exact_convolutions(video_BTCSS):
             features_BCThw, _ = model.gazing_model.vision_model(video_BTCSS)
-            self._visual_BTPC: Tensor = model.gazing_model.connector(features_BCThw)
+            self.visual_BTPC: Tensor = model.gazing_model.connector(features_BCThw)
 
     def counts(self, limits: Limits, *, generators: Sequence[torch.Generator]) -> Indices:
         """(B, T) how many gazes each frame gets in one roll-out that the stop rule ends; at least 1.
 
         ``generators`` has one for each clip.
         """
-        B, T, _, _ = self._visual_BTPC.shape
+        B, T, _, _ = self.visual_BTPC.shape
         most = max_patches(limits.max_ratio, self._layout.num_indices)
         drawn = self._draw(np.full((B, T), most), generators, threshold=limits.threshold)
         return limited(np.stack([gaze.count for gaze in drawn]), limits)
@@ -74,12 +74,12 @@ class Rollouts:
     def _draw(self, most_RT: Indices, generators: Sequence[torch.Generator], *, threshold: float | None) -> list[Gaze]:
         rows, T = most_RT.shape
         sampler = Sampler(generators, temperature=self._temperature)
-        P = self._visual_BTPC.shape[2]
+        P = self.visual_BTPC.shape[2]
         state = self._engine.start(rows, capacity=T * P + int(most_RT.sum(1).max()))
         frames: list[list[FrameGaze]] = []
         for t in range(T):
             # Clips of row 0, 1, …, and again: the order in which the rows are scored.
-            visual_RPC = self._visual_BTPC[:, t].repeat(rows // len(self._visual_BTPC), 1, 1)
+            visual_RPC = self.visual_BTPC[:, t].repeat(rows // len(self.visual_BTPC), 1, 1)
             frames.append(
                 self._engine.decode_frame(
                     state, visual_RPC, max_gazes=most_RT[:, t], threshold=threshold, sampler=sampler

@@ -328,19 +328,13 @@ class GazeModel(nn.Module):
         """The decoder's half of :meth:`forward`, given visual tokens."""
         counts = [int(count) for count in count_T]
         decoder = self.gaze_decoder
-        B, P, V = len(visual_BTPC), visual_BTPC.shape[2], decoder.vocab_size
+        V = decoder.vocab_size
         # Padding may hold anything, an end token included; what is read there is thrown away.
         index_BN = index_BN.clamp(0, V - 1)
         target_BN = index_BN if target_BN is None else target_BN.clamp(0, V - 1)
         known_BN = kept_BN if known_BN is None else known_BN
-        embedded = decoder.model.embed_tokens(index_BN)
-        tokens, kept = [], []
-        for t, (gazes, keep) in enumerate(
-            zip(torch.split(embedded, counts, 1), torch.split(kept_BN, counts, 1), strict=True)
-        ):
-            tokens += [visual_BTPC[:, t], gazes]
-            kept += [keep.new_ones(B, P), keep]
-        hidden_BLC = self._hidden(torch.cat(tokens, 1), torch.cat(kept, 1))
+        hidden_BLC = self._read_sequence(visual_BTPC, index_BN, kept_BN, counts)
+        P = visual_BTPC.shape[2]
         slots = Slots.of(counts, visual_tokens=P, group_size=decoder.group_size, device=visual_BTPC.device)
         logits_BSKV, loss_BSK = decoder.read_out(hidden_BLC[:, slots.before_S])
         taken_BSKV = None
@@ -358,6 +352,36 @@ class GazeModel(nn.Module):
         next_loss_BN = slots.by_slot(loss_BSK.roll(-1, dims=2))
         after_BN = torch.where(slots.rank_N < decoder.group_size - 1, next_loss_BN, own_loss_BN)
         return TeacherForcing(slots.by_slot(chosen_BSK), after_BN)
+
+    def stop_features(
+        self, visual_BTPC: Tensor, index_BN: Tensor, kept_BN: Tensor, count_T: Tensor | list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """What the stop head reads of given gazes; the arguments are those of :meth:`score`.
+
+        Returns:
+            (B, N, C) features, and (N,) the row of the stop head's weight whose product with them is the loss predicted
+            after each gaze.
+        """
+        counts, K = [int(count) for count in count_T], self.gaze_decoder.group_size
+        hidden_BLC = self._read_sequence(
+            visual_BTPC, index_BN.clamp(0, self.gaze_decoder.vocab_size - 1), kept_BN, counts
+        )
+        slots = Slots.of(counts, visual_tokens=visual_BTPC.shape[2], group_size=K, device=visual_BTPC.device)
+        is_last_N1 = (slots.rank_N == K - 1)[:, None]
+        before_BNC = hidden_BLC[:, slots.before_S][:, slots.group_N]
+        return torch.where(is_last_N1, hidden_BLC[:, slots.own_N], before_BNC), (slots.rank_N + 1) % K
+
+    def _read_sequence(self, visual_BTPC: Tensor, index_BN: Tensor, kept_BN: Tensor, counts: list[int]) -> Tensor:
+        """Decoder output (B, L, C) of the visual tokens of each frame followed by its gazes."""
+        B, _, P, _ = visual_BTPC.shape
+        embedded = self.gaze_decoder.model.embed_tokens(index_BN)
+        tokens, kept = [], []
+        for t, (gazes, keep) in enumerate(
+            zip(torch.split(embedded, counts, 1), torch.split(kept_BN, counts, 1), strict=True)
+        ):
+            tokens += [visual_BTPC[:, t], gazes]
+            kept += [keep.new_ones(B, P), keep]
+        return self._hidden(torch.cat(tokens, 1), torch.cat(kept, 1))
 
     def _hidden(self, x_BLC: Tensor, kept_BL: Tensor) -> Tensor:
         """Decoder output (B, L, C) at every kept token; anything finite at the others."""
