@@ -178,6 +178,8 @@ def test_counts_of_the_greedy_search() -> None:
     labelled = replace(one.recipe, label=label_clip(one.rgb, rule=LabelRule(threshold=0.2), grid=small_config().grid))
     assert labelled.label is not None
     assert np.array_equal(labeller(one.rgb, labelled), labelled.label.gaze.count.clip(1))
+    with pytest.raises(ValueError, match="label the videos again for these"):
+        labeller(one.rgb[:3], labelled)
     spread = replace(labeller, thresholds=(0.005, 0.2))
     assert len({tuple(spread(one.rgb, replace(one.recipe, number=n)).tolist()) for n in range(6)}) > 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from autogaze.algorithms.grpo import grpo_loss
 from autogaze.datasets.feed import ClipFeed
-from autogaze.datasets.labellers import Labeller, no_label
-from autogaze.datasets.labels import LabelRule, label_clip
+from autogaze.datasets.labellers import GreedyLabeller, Labeller, no_label
+from autogaze.datasets.labels import LabelRule
 from autogaze.datasets.recipes import ClipRecipe
 from autogaze.datasets.stream import LabelledClip
 from autogaze.errors import TrainingError
@@ -105,15 +105,17 @@ class CountLabeller:
     """Most gazes; their threshold plays no part."""
 
     def __call__(self, rgb: Pixels, recipe: ClipRecipe, /) -> Indices:
-        """(T,) counts, at least 1; those of the recipe's label where it has one."""
-        label = recipe.label
-        if label is None:
-            rule = LabelRule(
-                threshold=_log_uniform(recipe.rng(_THRESHOLD), self.thresholds),
-                max_ratio=self.limits.max_ratio,
-                max_gazes=self.limits.max_gazes,
-            )
-            label = label_clip(rgb, rule=rule, grid=self.grid)
+        """(T,) counts, at least 1; those of the recipe's label where it has one.
+
+        Raises:
+            ValueError: that label does not fit the clip.
+        """
+        rule = LabelRule(
+            threshold=_log_uniform(recipe.rng(_THRESHOLD), self.thresholds),
+            max_ratio=self.limits.max_ratio,
+            max_gazes=self.limits.max_gazes,
+        )
+        label = GreedyLabeller(grid=self.grid)(rgb, replace(recipe, rule=rule))
         count_T: Indices = limited(label.gaze.count[None], self.limits)[0]
         return count_T
 
