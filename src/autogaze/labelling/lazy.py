@@ -1,4 +1,4 @@
-"""Greedy search that tries few patches: those of which the canvas, and what was found before, promise most."""
+"""Greedy search that tries few patches: those of which most is expected after what was found before."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autogaze.errors import AutoGazeError
-from autogaze.grid import Indices, PatchGrid
-from autogaze.labelling.scorers import CanvasClip
-from autogaze.labelling.search import Try
-from autogaze.selectors.cells import Pixels
-from autogaze.selectors.greedy import Search
+from autogaze.grid import FrameLayout, Indices, PatchGrid
+from autogaze.labelling.search import FrameTrials
+from autogaze.selectors.cells import Pixels, Tiling
+from autogaze.selectors.distortion import Scales, canvas_errors, loss
+from autogaze.selectors.greedy import patch_gains
 
-# Shape letters: P patches of a frame, K scales.
+# Shape letters: P patches of a frame, K scales, S pixels a side of it.
 
 Values = NDArray[np.float64]
 
+SCANS = 2
+"""Gazes at the beginning of a clip for which every patch is tried: the first, which is like no other, and one more."""
 FIRST_SHARE = 0.5
 """Share of the candidates that is tried at once; the others only where one of them promises more than was found."""
-POOLED = 2.0
-"""Weight of all scales' rate in that of each scale, in tries."""
-MEMORY = 0.7
-"""Share of what was tried in a frame that counts in the next one."""
+POOLED = 0.02
+"""Weight of what all scales say about promises in what is believed of each."""
+MEMORY = 0.98
+"""Share of what was learned about promises that still counts a gaze later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lazy:
-    """Tries at most so many patches for each gaze.
+    """Tries every patch twice at the beginning of a clip, and few of them for each gaze from then on.
 
-    What a patch would take off the loss is expected from two things: what it would take off a canvas with the same
-    gazes, times the rate at which patches of its scale kept such promises so far; or, where it was tried before in
-    this frame, what it took off then, less the share of its promise that is lost since (as in lazy greedy
-    maximisation, Minoux 1978, whose bounds these are where gains only shrink). The patches expected to gain most are
-    tried, then more of them as long as one promises more than the best that was found.
+    As in lazy greedy maximisation (Minoux 1978) a patch is expected to gain what it gained when it was tried last, in
+    this frame or an earlier one. That is corrected by how its *promise* has changed since: what it would take off the
+    frame as it is rebuilt now, if it were pasted upon it, which for all patches together costs one rebuilt picture.
+    How far such changes of promises come true is learned for each scale from the patches that are tried again. Those
+    expected to gain most are tried, then more of them as long as one is expected to gain more than the best found.
 
     Raises:
         AutoGazeError: ``candidates`` is below 1.
@@ -54,7 +56,7 @@ class Lazy:
         """See :meth:`~autogaze.labelling.search.SearchMethod.open`.
 
         Raises:
-            ValueError: the cells of some scale of the grid are not whole pixels, so that there is no canvas.
+            ValueError: the cells of some scale of the grid are not whole pixels, so that nothing can be pasted.
         """
         return FewPatches(rgb, grid, candidates=self.candidates)
 
@@ -65,73 +67,67 @@ class FewPatches:
     needs_first_loss = True
 
     def __init__(self, rgb: Pixels, grid: PatchGrid, *, candidates: int) -> None:
-        self._candidates = candidates
-        self._canvas = CanvasClip(rgb, grid)
-        self._scale_P = np.array(self._canvas.tiling.cells.scale_of_patch)
-        # Per scale what tried patches took off the loss, what they had promised, and how many they were.
-        self._kept_K, self._promised_K, self._tries_K = (np.zeros(grid.num_scales) for _ in range(3))
-        self._reset()
-
-    def _reset(self) -> None:
-        canvas = self._canvas
-        self._search = Search(canvas.errors, canvas.scales.errors, canvas.tiling.cells)
-        # What a patch took off the loss when it was tried last, and what it promised then; NaN before.
-        self._gain_P, self._then_P = (np.full(len(self._scale_P), np.nan) for _ in range(2))
+        side_px = grid.scales_px[-1]
+        self._rgb, self._candidates = rgb, candidates
+        self._tiling = Tiling(FrameLayout.tiled(grid, height_px=side_px, width_px=side_px))
+        self._frame, self._gazes = -1, 0
+        # Of each patch what it took off the loss when it was tried last, and what it promised then.
+        self._gain_P, self._then_P = (np.zeros(grid.num_patches) for _ in range(2))
+        self._scale_P = np.array(self._tiling.cells.scale_of_patch)
+        # Per scale what was learned of how promises come true; their quotient is a slope.
+        self._products_K, self._squares_K = (np.zeros(grid.num_scales) for _ in range(2))
 
     def begin(self) -> None:
         """See :meth:`~autogaze.labelling.search.Picker.begin`."""
-        self._reset()
-        for sums_K in (self._kept_K, self._promised_K, self._tries_K):
-            sums_K *= MEMORY
+        self._frame += 1
+        self._tiles = self._tiling.split(self._rgb[self._frame])
+        self._shown = Scales.of(self._tiles, self._tiling, squared=False).errors
 
-    def pick(self, attempt: Try, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
+    def pick(self, trials: FrameTrials, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
         """See :meth:`~autogaze.labelling.search.Picker.pick`."""
-        promised_P = self._search.gains[0].clip(min=0)
-        expected_P = self._expected(promised_P)
+        promised_P = self._promised(trials.picture())
+        expected_P = self._gain_P + self._rates[self._scale_P] * (promised_P - self._then_P)
         expected_P[list(taken)] = -np.inf
-        best, best_loss, left = -1, np.inf, self._candidates
+        scans = self._gazes < SCANS
+        left = len(expected_P) if scans else self._candidates
+        at_once = left if scans else max(1, round(left * FIRST_SHARE))
+        best, best_loss = -1, np.inf
         while left:
             worth = np.flatnonzero(expected_P > (-np.inf if best < 0 else loss - best_loss))
             if not len(worth):
                 break
-            count = max(1, min(left, round(self._candidates * FIRST_SHARE)))
-            patches = self._most_promising(worth, expected_P)[:count]
-            losses = attempt(patches)
-            self._learn(patches, loss - losses, promised_P[patches])
+            patches = worth[np.argsort(-expected_P[worth], kind="stable")[: min(left, at_once)]]
+            losses = trials.losses(patches)
+            if self._gazes:
+                self._learn(patches, loss - losses, promised_P)
+            self._gain_P[patches], self._then_P[patches] = loss - losses, promised_P[patches]
             expected_P[patches] = -np.inf
             left -= len(patches)
             if losses.min() < best_loss:
                 best, best_loss = int(patches[losses.argmin()]), float(losses.min())
-        self._search.take(best)
+        self._gazes += 1
         return best, best_loss
 
-    def end(self, taken: Sequence[int]) -> None:
-        """See :meth:`~autogaze.labelling.search.Picker.end`."""
-        self._canvas.commit(np.array(taken, np.int64))
+    @property
+    def _rates(self) -> Values:
+        """(K,) what a promise that grew by 1 adds to the gain of a patch of each scale."""
+        if not self._squares_K.any():
+            return np.zeros(len(self._squares_K))
+        pooled, weight = self._products_K.sum() / self._squares_K.sum(), POOLED * self._squares_K.sum()
+        rates_K: Values = (self._products_K + weight * pooled) / (self._squares_K + weight)
+        return rates_K.clip(min=0)
 
-    def _expected(self, promised_P: Values) -> Values:
-        """(P,) what each patch is expected to take off the loss."""
-        if not self._promised_K.any():
-            return promised_P.copy()
-        pooled = self._kept_K.sum() / self._promised_K.sum()
-        weight = POOLED * self._promised_K.sum() / self._tries_K.sum()
-        rate_K = (self._kept_K + weight * pooled) / (self._promised_K + weight)
-        expected_P: Values = promised_P * rate_K[self._scale_P]
-        tried = np.flatnonzero(~np.isnan(self._gain_P))
-        then = self._then_P[tried]
-        left = np.divide(promised_P[tried], then, out=np.zeros(len(tried)), where=then > 0)
-        expected_P[tried] = self._gain_P[tried] * left.clip(max=1)
-        return expected_P
+    def _promised(self, picture: Pixels) -> Values:
+        """(P,) mean absolute error that each patch would take off a picture, colours in 0…1."""
+        errors = canvas_errors(self._tiles, picture[None] * np.int16(2), self._tiling, squared=False)
+        gains_P: Values = patch_gains(errors, self._shown, self._tiling.cells)[0]
+        return gains_P * loss(1.0, self._tiling.num_values)
 
-    def _most_promising(self, patches: Indices, expected_P: Values) -> Indices:
-        """These patches, best first; after the first one comes the best of each scale that was never tried."""
-        ordered = patches[np.argsort(-expected_P[patches], kind="stable")]
-        scales, first = np.unique(self._scale_P[ordered], return_index=True)
-        unknown = np.sort(first[(self._tries_K[scales] == 0) & (first > 0)])
-        return np.concatenate([ordered[:1], ordered[unknown], np.delete(ordered, [0, *unknown])])
-
-    def _learn(self, patches: Indices, gain: Values, promised: Values) -> None:
-        self._gain_P[patches], self._then_P[patches] = gain, promised
-        np.add.at(self._kept_K, self._scale_P[patches], gain.clip(min=0))
-        np.add.at(self._promised_K, self._scale_P[patches], promised)
-        np.add.at(self._tries_K, self._scale_P[patches], 1)
+    def _learn(self, patches: Indices, gain: Values, promised_P: Values) -> None:
+        """How much of a changed promise has come true; what all of them gained or lost alike plays no part."""
+        grown, gained = promised_P[patches] - self._then_P[patches], gain - self._gain_P[patches]
+        grown, gained = grown - grown.mean(), gained - gained.mean()
+        self._products_K *= MEMORY
+        self._squares_K *= MEMORY
+        np.add.at(self._products_K, self._scale_P[patches], grown * gained)
+        np.add.at(self._squares_K, self._scale_P[patches], grown**2)

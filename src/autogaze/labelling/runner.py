@@ -118,7 +118,8 @@ def label_videos(
     labeller = VideoLabeller(settings, device)
     make = partial(_labeller_of_many, settings, device) if jobs > 1 else lambda: labeller
     path.parent.mkdir(parents=True, exist_ok=True)
-    with LabelJournal(path, settings.request(labeller.origin), grid=labeller.origin.grid) as journal:
+    request = settings.request(labeller.origin)
+    with LabelJournal(path, request, grid=labeller.origin.grid, overwrite=overwrite) as journal:
         run = _Run(journal, on_progress=on_progress)
         with Workers[str, Labelled](make, count=jobs) as workers:
             run.label([os.fspath(video) for video in videos], workers)
@@ -152,9 +153,11 @@ def _claim(path: Path, *, overwrite: bool) -> None:
             raise OutputError(str(error)) from error
     if path.suffix != JSON:
         require("pyarrow", extra="table")
-    if overwrite:
-        journal_path(path).unlink(missing_ok=True)
-    elif not journal_path(path).exists() and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+    if (
+        not overwrite
+        and not journal_path(path).exists()
+        and (path.is_file() or (path.is_dir() and any(path.iterdir())))
+    ):
         raise OutputError(
             f"{path} is there already, and no journal beside it says how it was made; --overwrite replaces it, "
             "another --out keeps it"
@@ -188,7 +191,9 @@ class LabelRecord:
 class LabelJournal(LineJournal[LabelRecord]):
     """The journal of a label file, beside it."""
 
-    def __init__(self, labels_path: Path, request: Mapping[str, Any], *, grid: PatchGrid) -> None:
+    def __init__(
+        self, labels_path: Path, request: Mapping[str, Any], *, grid: PatchGrid, overwrite: bool = False
+    ) -> None:
         """Open the journal of a file, or begin one; see :class:`~autogaze.journal.LineJournal`."""
         self._grid = grid
         kind = JournalKind(
@@ -199,7 +204,7 @@ class LabelJournal(LineJournal[LabelRecord]):
             differs="labels that differ from these",
             place=str(labels_path),
         )
-        super().__init__(journal_path(labels_path), request, kind=kind)
+        super().__init__(journal_path(labels_path), request, kind=kind, overwrite=overwrite)
 
     def to_line(self, record: LabelRecord) -> dict[str, Any]:
         """See :meth:`LineJournal.to_line`."""

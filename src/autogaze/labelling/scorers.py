@@ -36,6 +36,10 @@ class ClipScorer(Protocol):
         """
         ...
 
+    def picture(self, index: Indices) -> Pixels:
+        """(S, S, 3) uint8 the next frame as it would be rebuilt from these gazes, (k,) int64; nothing is committed."""
+        ...
+
     def commit(self, index: Indices) -> None:
         """The next frame has these gazes, (k,) int64; the frame after it becomes the next one."""
         ...
@@ -121,6 +125,13 @@ class CanvasClip:
             error_CA = np.where(taken[:, patch_of_atom], shown, error_CA)  # coarse to fine: finer patches win
         return np.array([loss(absolute, self.tiling.num_values) for absolute in error_CA.sum(1)])
 
+    def picture(self, index: Indices) -> Pixels:
+        """See :meth:`ClipScorer.picture`."""
+        canvas = self.canvas.copy()
+        self.paste(index, canvas)
+        picture: Pixels = ((canvas[0] + 1) >> 1).astype(np.uint8)
+        return picture
+
     def commit(self, index: Indices) -> None:
         """See :meth:`ClipScorer.commit`."""
         self.paste(index, self.canvas)
@@ -173,24 +184,32 @@ class RefinedClip:
         self._scale, self._age = self._provenance(index)
         self._state.commit(index)
 
-    @torch.inference_mode()
+    def picture(self, index: Indices) -> Pixels:
+        """See :meth:`ClipScorer.picture`."""
+        picture: Pixels = self._refined(index[None])[0].byte().permute(1, 2, 0).cpu().numpy()
+        return picture
+
     def _losses(self, candidates: Indices) -> Losses:
+        refined = self._refined(candidates)
+        target = torch.from_numpy(np.ascontiguousarray(self._rgb[self._state.number])).to(refined.device).movedim(-1, 0)
+        error: Losses = ((refined - target).abs().flatten(1).double().mean(1) / 255).cpu().numpy()
+        return error
+
+    @torch.inference_mode()
+    def _refined(self, candidates: Indices) -> torch.Tensor:
+        """(C, 3, S, S) floats from 0 to 255, rounded: a refined frame is judged in 8 bits."""
         canvases, scales, ages = [], [], []
         for index in candidates:
-            canvas = self._state.canvas.copy()
-            self._state.paste(index, canvas)
-            canvases.append(_picture(canvas))
+            canvases.append(self._state.picture(index))
             scale, age = self._provenance(index)
             scales.append(scale)
             ages.append(age)
         device = self._refiner.device
         stacked = [torch.from_numpy(np.stack(part)).to(device) for part in (canvases, scales, ages)]
-        before = torch.from_numpy(_picture(self._state.canvas)).to(device).expand_as(stacked[0])
+        before = torch.from_numpy(self._state.picture(np.empty(0, np.int64))).to(device).expand_as(stacked[0])
         view = CanvasTensors(canvas_BHWC=stacked[0], before_BHWC=before, scale_BHW=stacked[1], age_BHW=stacked[2])
-        refined = (self._refiner(view).clamp(0, 1) * 255).round()
-        target = torch.from_numpy(np.ascontiguousarray(self._rgb[self._state.number])).to(device).movedim(-1, 0)
-        error: Losses = ((refined - target).abs().flatten(1).double().mean(1) / 255).cpu().numpy()
-        return error
+        refined: torch.Tensor = (self._refiner(view).clamp(0, 1) * 255).round()
+        return refined
 
     def _provenance(self, index: Indices) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """(S, S) scale that painted each pixel, and how long ago, once these are pasted."""
@@ -232,7 +251,7 @@ class VideoMAEClip:
     """One clip on its way through a masked autoencoder."""
 
     def __init__(self, model: VideoMAE, rgb: Pixels, *, candidate_batch: int) -> None:
-        self._session, self._candidate_batch = VideoMAESession(model), candidate_batch
+        self._session, self._candidate_batch, self._space = VideoMAESession(model), candidate_batch, model.space
         frames = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2)
         self._pixels_T3SS = model.space.from_unit(frames.to(model.device) / 255)
 
@@ -242,15 +261,16 @@ class VideoMAEClip:
         losses: Losses = found.double().cpu().numpy()
         return losses
 
+    def picture(self, index: Indices) -> Pixels:
+        """See :meth:`ClipScorer.picture`."""
+        (frame_3SS,) = self._session.reconstructions(self._next(), torch.from_numpy(index)[None])
+        colours = (self._space.to_unit(frame_3SS.float()) * 255).round().clamp(0, 255).byte()
+        picture: Pixels = colours.permute(1, 2, 0).cpu().numpy()
+        return picture
+
     def commit(self, index: Indices) -> None:
         """See :meth:`ClipScorer.commit`."""
         self._session.add_frame(self._next(), torch.from_numpy(index)[None])
 
     def _next(self) -> torch.Tensor:
         return self._pixels_T3SS[self._session.num_frames, None]
-
-
-def _picture(canvas: HalfLevels) -> Pixels:
-    """(S, S, 3) uint8 of a (1, S, S, 3) canvas in half levels."""
-    picture: Pixels = ((canvas[0] + 1) >> 1).astype(np.uint8)
-    return picture

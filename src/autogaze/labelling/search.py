@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
@@ -18,8 +18,17 @@ from autogaze.selectors.cells import Pixels
 
 # Shape letters: T frames, S pixels a side of a frame, P patches of it, C patches to try.
 
-Try: TypeAlias = Callable[[Indices], Losses]
-"""(C,) patches in, (C,) losses of the frame out, each patch on top of what the frame has already."""
+
+class FrameTrials(Protocol):
+    """The next frame of a clip, with the gazes that it has so far."""
+
+    def losses(self, patches: Indices) -> Losses:
+        """(C,) losses of the frame, if each of these (C,) patches came on top; none of them may be taken already."""
+        ...
+
+    def picture(self) -> Pixels:
+        """(S, S, 3) uint8 the frame as it is rebuilt now."""
+        ...
 
 
 class Picker(Protocol):
@@ -29,18 +38,14 @@ class Picker(Protocol):
         """The next frame of the clip begins."""
         ...
 
-    def pick(self, attempt: Try, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
+    def pick(self, trials: FrameTrials, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
         """The next gaze, and the frame's loss after it.
 
         Args:
-            attempt: tries patches.
-            taken: the frame's gazes so far, fewer than P; none of them may be tried.
+            trials: what may be asked about the frame.
+            taken: the frame's gazes so far, fewer than P.
             loss: the frame's loss now; NaN if :attr:`needs_first_loss` is false and nothing is taken yet.
         """
-        ...
-
-    def end(self, taken: Sequence[int]) -> None:
-        """The frame keeps these gazes."""
         ...
 
     @property
@@ -99,7 +104,6 @@ def search_clip(rgb: Pixels, *, scorer: CandidateScorer, method: SearchMethod, l
     losses: list[float] = []
     for count in limits.counts:
         taken, of_frame = _search_frame(clip, picker, most=min(count, grid.num_patches), threshold=limits.threshold)
-        picker.end(taken)
         clip.commit(np.array(taken, np.int64))
         frames.append(taken)
         losses += of_frame
@@ -119,14 +123,10 @@ def _search_frame(
     taken: list[int] = []
     losses: list[float] = []
 
-    def attempt(patches: Indices) -> Losses:
-        before = np.broadcast_to(np.array(taken, np.int64), (len(patches), len(taken)))
-        return clip.losses(np.concatenate([before, patches[:, None]], axis=1))
-
     picker.begin()
     loss = float(clip.losses(np.empty((1, 0), np.int64))[0]) if picker.needs_first_loss else math.nan
     while len(taken) < most and not (taken and threshold is not None and loss <= threshold):
-        patch, after = picker.pick(attempt, taken=taken, loss=loss)
+        patch, after = picker.pick(_Trials(clip, taken), taken=taken, loss=loss)
         if not math.isfinite(after):
             raise AutoGazeError(f"the reconstructor gives a loss of {after}; are its weights those of a trained model?")
         if taken and threshold is not None and after >= loss:
@@ -148,8 +148,26 @@ class _Counted:
         self.evaluations += len(candidates)
         return self._clip.losses(candidates)
 
+    def picture(self, index: Indices) -> Pixels:
+        self.evaluations += 1
+        return self._clip.picture(index)
+
     def commit(self, index: Indices) -> None:
         self._clip.commit(index)
+
+
+class _Trials:
+    """See :class:`FrameTrials`."""
+
+    def __init__(self, clip: _Counted, taken: Sequence[int]) -> None:
+        self._clip, self._taken = clip, np.array(taken, np.int64)
+
+    def losses(self, patches: Indices) -> Losses:
+        before = np.broadcast_to(self._taken, (len(patches), len(self._taken)))
+        return self._clip.losses(np.concatenate([before, patches[:, None]], axis=1))
+
+    def picture(self) -> Pixels:
+        return self._clip.picture(self._taken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,12 +192,9 @@ class EveryPatch:
     def begin(self) -> None:
         """See :meth:`Picker.begin`."""
 
-    def pick(self, attempt: Try, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
+    def pick(self, trials: FrameTrials, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
         """See :meth:`Picker.pick`."""
         patches = np.setdiff1d(self._all, taken)
-        losses = attempt(patches)
+        losses = trials.losses(patches)
         best = int(losses.argmin())
         return int(patches[best]), float(losses[best])
-
-    def end(self, taken: Sequence[int]) -> None:
-        """See :meth:`Picker.end`."""
