@@ -58,7 +58,7 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "label", "info", "checks")
+VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "label", "train", "info", "checks")
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 
@@ -146,7 +146,7 @@ def _parse(words: list[str]) -> Runnable:
         verb=words[:1] if words and words[0] in VERBS else (),
         description=(
             "Look at a video before the vision transformer does, and keep only what matters. "
-            "`autogaze --version` tells the version."
+            "`autogaze train --help` tells of training. `autogaze --version` tells the version."
         ),
     )
     return command
@@ -154,11 +154,15 @@ def _parse(words: list[str]) -> Runnable:
 
 def _parse_train(words: Sequence[str]) -> Runnable:
     """``autogaze train``: what to train, which configuration, and what to change in it."""
-    from autogaze.commands.train import TrainCommand, find_config, split_words
+    from autogaze.commands.train import HELP, TrainCommand, describe, load_config, split_words
 
+    if list(words[:1]) in (["-h"], ["--help"]):
+        sys.stdout.write(HELP)
+        sys.exit(0)
     what, config, rest = split_words(words)
-    settings = find_config(what, config)()
-    changed = _read(type(settings), rest, prog=f"autogaze train {what}", verb=(), default=settings)
+    settings = load_config(what, config)
+    prog, description = f"autogaze train {what}", describe(what, config, settings)
+    changed = _read(type(settings), rest, prog=prog, verb=(), description=description, default=settings)
     return TrainCommand(settings=changed)
 
 

@@ -65,10 +65,7 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """One line on standard output, above the bar where both are on the same terminal."""
-        if self._visible and sys.stdout.isatty():
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            say(text)
+        _say_above(self._bars, text, visible=self._visible)
 
     def next_source(self) -> None:
         """Start over for the next source."""
@@ -80,6 +77,7 @@ class CountBar:
     """One bar on standard error for work whose steps are counted, with the time left."""
 
     def __init__(self, *, visible: bool) -> None:
+        self._visible = visible
         self._bars = _bars(visible=visible)
         self._task = self._bars.add_task("", total=None, rates="")
 
@@ -91,6 +89,10 @@ class CountBar:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """See :meth:`ProgressBar.say`."""
+        _say_above(self._bars, text, visible=self._visible)
 
     def update(self, step: str, *, done: float, total: float, words: str) -> None:
         """Show what is being done, how much of all of it is done, and a few words beside that."""
@@ -109,6 +111,13 @@ def _bars(*, visible: bool) -> Bars:
         disable=not visible,
         redirect_stdout=False,
     )
+
+
+def _say_above(bars: Bars, text: str, *, visible: bool) -> None:
+    if visible and sys.stdout.isatty():
+        bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    else:
+        say(text)
 
 
 def say(text: str) -> None:

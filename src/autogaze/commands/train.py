@@ -12,16 +12,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from autogaze.errors import TrainingError
+from autogaze.errors import AutoGazeError, TrainingError
 
 if TYPE_CHECKING:
     from autogaze.training.run_settings import RunSettings
+    from autogaze.training.stop_head import StopHeadSettings
 
-WHAT = ("ntp", "grpo", "reconstructor")
+WHAT = ("ntp", "grpo", "stop_head", "reconstructor")
 DEFAULT = "default"
+HELP = """usage: autogaze train {ntp,grpo,reconstructor} [--config NAME] [OPTIONS]
+
+Train a gaze model or a reconstructor.
+
+  ntp            a gaze model, to do what the greedy search does
+  grpo           a gaze model, by the reward of its own gazes
+  reconstructor  a refiner of the canvas, or a video masked autoencoder
+
+--config names the defaults: a function of autogaze.configs, or path/to/file.py:function.
+`autogaze train ntp --help` shows the configurations and options of each.
+"""
 
 
-def find_config(what: str, name: str) -> Callable[[], RunSettings]:
+def find_config(what: str, name: str) -> Callable[[], RunSettings | StopHeadSettings]:
     """The function that a user calls a configuration.
 
     Args:
@@ -39,8 +51,39 @@ def find_config(what: str, name: str) -> Callable[[], RunSettings]:
     names = config_names(module)
     if function not in names:
         raise TrainingError(f"--config {name!r} is not there; {path or what} has {', '.join(names) or 'none'}")
-    found: Callable[[], RunSettings] = getattr(module, function)
+    found: Callable[[], RunSettings | StopHeadSettings] = getattr(module, function)
     return found
+
+
+def load_config(what: str, name: str) -> RunSettings:
+    """The settings of a configuration.
+
+    Raises:
+        TrainingError: there is no such configuration, its code fails, or it gives something else.
+    """
+    from autogaze.training.run_settings import RunSettings
+
+    try:
+        settings: object = find_config(what, name)()
+    except AutoGazeError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise TrainingError(f"--config {name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(settings, RunSettings):
+        raise TrainingError(f"--config {name} gave {settings!r}; it must return the settings of a run")
+    return settings
+
+
+def describe(what: str, config: str, settings: RunSettings) -> str:
+    """What stands above the options of a run."""
+    names = ", ".join(config_names(importlib.import_module(f"autogaze.configs.{what}")))
+    written = inspect.getdoc(type(settings)) or ""
+    # Without one a dataclass has its signature for a docstring.
+    about = "" if written.startswith(f"{type(settings).__name__}(") else written.partition("\n")[0] + " "
+    return (
+        f"{about}The defaults are those of --config {config}; there are {names}, and path/to/file.py:function for "
+        f"one of your own."
+    )
 
 
 def config_names(module: ModuleType) -> list[str]:
@@ -50,10 +93,11 @@ def config_names(module: ModuleType) -> list[str]:
 
 
 def _module_at(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"autogaze_config_{path.stem}", path)
     if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
         raise TrainingError(f"--config {path} is no Python file; give path/to/file.py:function")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look there
     spec.loader.exec_module(module)
     return module
 
@@ -64,13 +108,15 @@ def split_words(words: Sequence[str]) -> tuple[str, str, list[str]]:
     Raises:
         TrainingError: it does not say what to train.
     """
-    if not words or words[0] in ("-h", "--help"):
-        raise TrainingError(f"train what? {', '.join(WHAT)}; `autogaze train ntp --help` shows what is legal")
+    if not words:
+        raise TrainingError(f"train what? {', '.join(WHAT)}; `autogaze train --help` tells of each")
     if words[0] not in WHAT:
         raise TrainingError(f"{words[0]!r} cannot be trained; there are {', '.join(WHAT)}")
     rest, config = list(words[1:]), DEFAULT
     for k, word in enumerate(rest):
-        if word == "--config" and k + 1 < len(rest):
+        if word == "--config":
+            if k + 1 == len(rest):
+                raise TrainingError("--config needs a name; `autogaze train --help` shows what is legal")
             config = rest[k + 1]
             del rest[k : k + 2]
             break
@@ -99,10 +145,12 @@ class TrainCommand:
         torch.set_float32_matmul_precision("high")
         processes = Processes(settings)
         shown = processes.is_main and not settings.quiet
-        say = terminal.say if shown else _silent
         try:
-            stage = settings.make_stage(device=processes.device, tell=lambda path, message: say(f"left out: {message}"))
             with terminal.CountBar(visible=shown and sys.stderr.isatty()) as bar:
+                say = bar.say if shown else _silent
+                stage = settings.make_stage(
+                    device=processes.device, tell=lambda path, message: say(f"left out: {message}")
+                )
                 trainer = Trainer(
                     settings,
                     processes,
@@ -114,7 +162,32 @@ class TrainCommand:
                     trainer.run()
         finally:
             processes.close()
-        say(f"checkpoint: {settings.out / 'checkpoint'}")
+        if shown:
+            terminal.say(f"checkpoint: {settings.out / 'checkpoint'}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopHeadCommand:
+    """The fit of a stop head."""
+
+    settings: StopHeadSettings
+
+    def run(self) -> int:
+        """Fit and write."""
+        from autogaze import terminal
+        from autogaze.training.stop_head import fit_stop_head
+
+        settings = self.settings
+        with terminal.CountBar(visible=not settings.quiet and sys.stderr.isatty()) as bar:
+            say = _silent if settings.quiet else bar.say
+            found = fit_stop_head(
+                settings, on_progress=lambda share: bar.update("", done=share, total=1.0, words="gazing"), say=say
+            )
+        if not settings.quiet:
+            before, after = f"{found.error_before:.1%}", f"{found.error_after:.1%}"
+            terminal.say(f"error of a predicted loss on clips kept aside: {before} before, {after} now")
+            terminal.say(f"checkpoint: {settings.out / 'checkpoint'}; calibrate it with `autogaze calibrate`")
         return 0
 
 
