@@ -274,7 +274,13 @@ def test_learning_rate_warms_up_and_decays_to_its_end(tmp_path: Path) -> None:
     assert cosine.learning_rate(step=500, share=1.0) == pytest.approx(1e-5)
     assert s.share_done(step=0, seconds=600) == 0.5
     assert s.share_done(step=0, seconds=2000) == 1
-    assert replace(s, steps=40).share_done(step=10, seconds=1e9) == 0.25
+    assert replace(s, total_minutes=None, minutes=5, steps=40).share_done(step=10, seconds=1e9) == 0.25
+    assert not replace(s, total_minutes=None, minutes=5, steps=40).by_clock
+    both = replace(s, steps=40)
+    assert both.by_clock
+    assert both.share_done(step=10, seconds=60) == 0.25
+    assert both.share_done(step=10, seconds=600) == 0.5
+    assert replace(s, total_minutes=None, minutes=5).share_done(step=9, seconds=30) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

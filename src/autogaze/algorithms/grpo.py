@@ -58,7 +58,8 @@ def discounted_advantages(advantage_BF: Tensor, *, kept_BN: Tensor, end_F: Tenso
     before_end_NF = torch.arange(N, device=kept_BN.device)[:, None] < end_F
     counted_BNF = before_end_NF & kept_BN[..., None]
     weight_BNF = torch.pow(discount, following_BNF.clamp(min=0).to(advantage_BF.dtype)) * counted_BNF
-    return torch.einsum("bnf,bf->bn", weight_BNF, advantage_BF)
+    # Not as a product of matrices, which autocast would round to half precision.
+    return (weight_BNF * advantage_BF[:, None]).sum(-1)
 
 
 def grpo_loss(log_probability_BN: Tensor, *, advantage_BN: Tensor, kept_BN: Tensor) -> Tensor:

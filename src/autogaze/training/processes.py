@@ -26,13 +26,13 @@ class Processes:
         """
         accelerate = require("accelerate", extra="train")
         wanted = settings.device
-        if wanted is not None and wanted.startswith("cuda") and not torch.cuda.is_available():
-            raise TrainingError(f"--device {wanted} is not there: torch sees no GPU; leave --device out to use the CPU")
+        if wanted is not None:
+            _device(wanted)
         # The default of accelerate's own dispatcher would be to move data; nothing here goes through its loaders.
         self._accelerator = accelerate.Accelerator(
             cpu=wanted == "cpu", mixed_precision="no", log_with=_trackers(settings), project_dir=str(settings.out)
         )
-        self.device: torch.device = self._accelerator.device if wanted in (None, "cpu") else torch.device(wanted)
+        self.device: torch.device = self._accelerator.device if wanted in (None, "cpu") else _device(str(wanted))
         """Where this process computes."""
         self._bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
 
@@ -79,6 +79,13 @@ class Processes:
         """Whether it is true in one process at least."""
         return value if self.world == 1 else float(self.total(torch.tensor(float(value)).to(self.device))) > 0
 
+    def union(self, values: Mapping[str, str]) -> dict[str, str]:
+        """What any process says, in all of them."""
+        if self.world == 1:
+            return dict(values)
+        gather = require("accelerate.utils", extra="train").gather_object
+        return {name: value for part in gather([dict(values)]) for name, value in part.items()}
+
     @property
     def _wide(self) -> torch.device | torch.dtype:
         return self.device if self.device.type != "mps" else torch.float32
@@ -118,6 +125,22 @@ class Processes:
         """Log to every tracker."""
         if self._accelerator.log_with:
             self._accelerator.log(dict(values), step=step)
+
+
+def _device(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    kind, _, number = name.partition(":")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if kind not in there or (number and not number.isdigit()):
+        raise TrainingError(f"--device {name} is not known; give cpu, cuda, cuda:1 or mps")
+    if int(number or 0) >= there[kind]:
+        seen = f"torch sees {there[kind] or 'no'} such device{'' if there[kind] == 1 else 's'}"
+        raise TrainingError(f"--device {name} is not there: {seen}; leave --device out to use what there is")
+    return torch.device(name)
 
 
 def _trackers(settings: RunSettings) -> list[str] | None:

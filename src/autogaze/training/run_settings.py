@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     import torch
 
 Decay = Literal["linear", "cosine"]
+_FREE = (
+    "out init resume minutes passes device log_every save_minutes save_steps keep trackers project quiet debug "
+    "val validation_clips workers cache_gb cache_folder compile"
+)
+FREE = frozenset(_FREE.split())
+"""Settings that may differ from sitting to sitting, and the run is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +40,11 @@ class RunSettings:
     resume: bool = False
     """Go on from the state in --out, if there is one."""
     steps: int | None = None
-    """Optimiser steps over all sittings, which the learning rate follows; without it it follows the clock."""
+    """Optimiser steps over all sittings, which the learning rate follows; without them it follows the clock."""
     minutes: float | None = None
     """This sitting ends after so many minutes, start included."""
     total_minutes: float | None = None
-    """Minutes over all sittings, which the learning rate follows where --steps are not given."""
+    """Minutes over all sittings, which the learning rate follows; with --steps too, whichever are nearer their end."""
     batch: int = 64
     """Clips of a step over all processes and passes."""
     passes: int = 1
@@ -108,13 +114,18 @@ class RunSettings:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it trains")
 
+    @property
+    def by_clock(self) -> bool:
+        """Whether the clock has a say in :meth:`share_done`."""
+        return self.steps is None or self.total_minutes is not None
+
     def share_done(self, *, step: int, seconds: float) -> float:
         """How much of the whole run lies behind it, 0 to 1, after so many steps and seconds over all sittings."""
-        if self.steps is not None:
-            return min(1.0, step / self.steps)
-        minutes = self.total_minutes or self.minutes
-        assert minutes is not None
-        return min(1.0, seconds / (60 * minutes))
+        shares = [] if self.steps is None else [step / self.steps]
+        minutes = self.minutes if self.steps is None and self.total_minutes is None else self.total_minutes
+        if minutes is not None:
+            shares.append(seconds / (60 * minutes))
+        return min(1.0, max(shares))
 
     def learning_rate(self, *, step: int, share: float) -> float:
         """Linear warm-up by steps, then decay by the share done."""

@@ -7,9 +7,9 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Progress:
     """Time spent training, over all sittings."""
     best: float = math.inf
     """Value of the best validation."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the run was told, as JSON has it."""
 
 
 class Averaged:
@@ -53,13 +55,18 @@ class Averaged:
         torch._foreach_lerp_(list(self.weights.values()), [now[name] for name in self.weights], 1 - decay)
 
 
+def has_state(out: Path) -> bool:
+    """Whether there is a complete state in a run's folder."""
+    return bool(_complete(out / "state"))
+
+
 def check_unused(out: Path) -> None:
     """Refuse a folder whose ``state`` a new run would replace.
 
     Raises:
         TrainingError: there is a complete state in it.
     """
-    if _complete(out / "state"):
+    if has_state(out):
         raise TrainingError(f"{out} holds the state of a run; --resume goes on, another --out starts anew")
 
 
@@ -74,7 +81,8 @@ def save_state(
 ) -> None:
     """Write everything into a new folder below ``folder`` and remove all but the ``keep`` newest.
 
-    Four files of the size of the weights, and a small one that is written last and makes the folder count.
+    Four files of the size of the weights, and a small one that is written last and makes the folder count. A complete
+    state of the same step is the one that the run went on from, and stays: it may be the only one there is.
 
     Raises:
         OSError: a file cannot be written.
@@ -85,6 +93,17 @@ def save_state(
         for kind in _MOMENTS:
             moments[kind][names[id(parameter)]] = values[kind]
     new = folder / f"step-{progress.step:08d}"
+    if new not in _complete(folder):
+        _write(new, model=model, averaged=averaged, moments=moments, progress=progress)
+    newest = _complete(folder)[-keep:]
+    for old in _folders(folder):
+        if old not in newest:
+            shutil.rmtree(old)
+
+
+def _write(
+    new: Path, *, model: nn.Module, averaged: Averaged, moments: Mapping[str, dict[str, Tensor]], progress: Progress
+) -> None:
     if new.exists():
         shutil.rmtree(new)
     new.mkdir(parents=True)
@@ -93,17 +112,13 @@ def save_state(
     with atomic_path(new / PROGRESS_NAME) as path:
         values = {name: value for name, value in asdict(progress).items() if value != math.inf}
         path.write_text(json.dumps(values) + "\n", encoding="utf-8")
-    newest = _complete(folder)[-keep:]
-    for old in _folders(folder):
-        if old not in newest:
-            shutil.rmtree(old)
 
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """A new folder beside ``path``, which takes its place if the block succeeds and else vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (path.with_name(f".{path.name}.{secrets.token_hex(6)}") for _ in range(2))
+    new, old = (path.with_name(f".{path.name}.{kind}.{secrets.token_hex(6)}") for kind in ("new", "old"))
     new.mkdir()
     try:
         yield new
@@ -113,6 +128,17 @@ def replace_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def tidy_folder(path: Path) -> None:
+    """Finish what :func:`replace_folder` could not, because the process was killed: the folder that was there before
+    is put back where there is none, and what else was left is removed."""
+    for old in path.parent.glob(f".{path.name}.old.*"):
+        if not path.exists():
+            old.replace(path)
+    for kind in ("new", "old"):
+        for left in path.parent.glob(f".{path.name}.{kind}.*"):
+            shutil.rmtree(left)
 
 
 def load_state(

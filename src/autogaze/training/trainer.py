@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,18 @@ from autogaze.datasets.stream import LabelledClip
 from autogaze.errors import TrainingError
 from autogaze.training.journal import LOG, RunLog
 from autogaze.training.processes import Processes
-from autogaze.training.run_settings import RunSettings
+from autogaze.training.run_settings import FREE, RunSettings
 from autogaze.training.stage import BatchT, ClipT, Feed, Moment, Share, Stage
-from autogaze.training.state import Averaged, Progress, check_unused, load_state, replace_folder, save_state
+from autogaze.training.state import (
+    Averaged,
+    Progress,
+    check_unused,
+    has_state,
+    load_state,
+    replace_folder,
+    save_state,
+    tidy_folder,
+)
 
 OnProgress = Callable[[float, str], None]
 """Told how much of the run is done (0 to 1) and a few words."""
@@ -52,6 +61,9 @@ class Trainer(Generic[ClipT, BatchT]):
             check_unused(settings.out)
         settings.out.mkdir(parents=True, exist_ok=True)
         self.log = RunLog(settings.out, processes, say=say)
+        if processes.is_main:
+            for name in ("checkpoint", "best"):
+                tidy_folder(settings.out / name)
         self._on_progress = on_progress or (lambda share, words: None)
         self._groups = list(stage.groups())
         self.optimizer = self._optimizer()
@@ -78,7 +90,7 @@ class Trainer(Generic[ClipT, BatchT]):
     def moment(self) -> Moment:
         """Where the run is; the same in all processes."""
         seconds = self._before.seconds + self.seconds
-        if self.settings.steps is None:
+        if self.settings.by_clock:
             seconds = self.processes.from_main(seconds)
         return Moment(step=self.step, share=self.settings.share_done(step=self.step, seconds=seconds))
 
@@ -103,11 +115,13 @@ class Trainer(Generic[ClipT, BatchT]):
             while not self._is_over(moment := self.moment):
                 values, norm = self._one_step(feed, moment)
                 if self.step % settings.log_every == 0:
+                    self._tell_unreadable(feed)
                     mark = self._log_step(values, norm, moment, mark)
                 self._on_progress(moment.share, f"step {self.step}")
                 if self._is_time_to_save(saved):
                     self._save()
                     saved = self.step, self.seconds
+            self._tell_unreadable(feed)
             if self.step > self._before.step and not self._has_learned:
                 raise TrainingError(f"no step had a clip to learn from: {_first(feed.unreadable)}; check the folders")
             if self.step > saved[0] or self.step == self._before.step:
@@ -124,7 +138,6 @@ class Trainer(Generic[ClipT, BatchT]):
         before = time.monotonic()
         clips = feed.step()
         self._waited += time.monotonic() - before
-        self._tell_unreadable(feed)
         batches = [stage.prepare(part, moment) for part in _parts(clips, settings.passes)]
         units = torch.zeros(stage.num_units, device=processes.device)
         for batch in batches:
@@ -142,8 +155,8 @@ class Trainer(Generic[ClipT, BatchT]):
             values += torch.cat([terms.total.detach().reshape(1), terms.values]).float()
         values = processes.total(values)
         processes.add_gradients(stage.module.parameters())
-        norm = self._shorten()
-        self._watch(values, clips)
+        norm, others = self._shorten()
+        self._watch(torch.cat([values, norm.reshape(1), others.reshape(1)]), clips)
         if processes.any(bool(clips)):  # else momentum alone would move the weights
             self.optimizer.step()
             self._has_learned = True
@@ -151,15 +164,16 @@ class Trainer(Generic[ClipT, BatchT]):
         self.averaged.update(stage.module, step=self.step)
         return values, norm
 
-    def _shorten(self) -> Tensor:
-        """Clip the gradients; the length of those that are clipped together."""
+    def _shorten(self) -> tuple[Tensor, Tensor]:
+        """Clip the gradients; the length of those that are clipped together, and the sum of the others' lengths."""
         together: list[nn.Parameter] = []
+        others = torch.zeros((), device=self.processes.device)
         for group in self._groups:
             if group.clipped_by_themselves:
-                nn.utils.clip_grad_norm_(group.parameters, self.settings.clip_norm)
+                others += nn.utils.clip_grad_norm_(group.parameters, self.settings.clip_norm)
             else:
                 together += group.parameters
-        return nn.utils.clip_grad_norm_(together, self.settings.clip_norm)
+        return nn.utils.clip_grad_norm_(together, self.settings.clip_norm), others
 
     def _watch(self, values: Tensor, clips: Sequence[ClipT]) -> None:
         """Remember what a step said until somebody looks; on a CPU looking costs nothing."""
@@ -168,7 +182,7 @@ class Trainer(Generic[ClipT, BatchT]):
             self._check()
 
     def _check(self) -> None:
-        """Stop where a loss was not a number.
+        """Stop where a loss or the length of a gradient was not a number.
 
         Raises:
             TrainingError: one was.
@@ -178,12 +192,17 @@ class Trainer(Generic[ClipT, BatchT]):
             numbers = values.tolist()
             if all(math.isfinite(number) for number in numbers):
                 continue
-            names = ("loss", *self.stage.value_names)
+            names = ("loss", *self.stage.value_names, "grad_norm", "grad_norm of parameters clipped by themselves")
             bad = [name for name, number in zip(names, numbers, strict=True) if not math.isfinite(number)]
             self.log.event("stopped", step=step, seconds=self._total_seconds, not_a_number=bad)
             raise TrainingError(
-                f"{', '.join(bad)} is not a number at step {step} ({sources}); {self.settings.out} has the "
-                f"last good checkpoint and state: go on from it with --resume and a lower --peak-lr"
+                f"{', '.join(bad)} is not a number at step {step} ({sources}); "
+                + (
+                    f"{self.settings.out} has the last good checkpoint and state: go on from it with --resume and a "
+                    f"lower --peak-lr"
+                    if has_state(self.settings.out)
+                    else "nothing had been saved yet; start again with a lower --peak-lr"
+                )
             )
 
     # Log, validation, state
@@ -202,14 +221,26 @@ class Trainer(Generic[ClipT, BatchT]):
             return self.step % self.settings.save_steps == 0
         return self.processes.from_main(self.seconds - last[1]) > 60 * self.settings.save_minutes
 
+    @property
+    def _plain_settings(self) -> dict[str, Any]:
+        return {name: _plain(value) for name, value in asdict(self.settings).items()}
+
     def _tell_start(self) -> None:
-        settings = {name: _plain(value) for name, value in asdict(self.settings).items()}
+        settings = self._plain_settings
         versions = {"torch": torch.__version__, "processes": self.processes.world, "device": str(self.processes.device)}
         self.log.event("start", step=self.step, seconds=self._before.seconds, settings=settings, **versions)
+        was = self._before.settings
+        changed = [name for name in settings if name not in FREE and name in was and was[name] != settings[name]]
+        if changed:
+            told = {name: f"{was[name]} → {settings[name]}" for name in changed}
+            self.log.event("changed", step=self.step, seconds=self._before.seconds, **told)
+        if self.moment.share >= 1:
+            hint = "nothing is left to do; a run that is to go on needs more --steps or --total-minutes"
+            self.log.event("over", step=self.step, seconds=self._before.seconds, message=hint)
         self.processes.start_trackers(self.settings.project, {k: str(v) for k, v in settings.items()})
 
     def _tell_unreadable(self, feed: Feed[ClipT]) -> None:
-        for path, message in feed.unreadable.items():
+        for path, message in self.processes.union(feed.unreadable).items():
             if path not in self._told:
                 self._told.add(path)
                 self.log.event(
@@ -259,7 +290,9 @@ class Trainer(Generic[ClipT, BatchT]):
                 model=stage.module,
                 averaged=self.averaged,
                 optimizer=self.optimizer,
-                progress=Progress(step=self.step, seconds=self._total_seconds, best=self.best),
+                progress=Progress(
+                    step=self.step, seconds=self._total_seconds, best=self.best, settings=self._plain_settings
+                ),
                 keep=self.settings.keep,
             )
         self.processes.wait()
@@ -314,4 +347,6 @@ def _first(unreadable: Mapping[str, str]) -> str:
 
 def _plain(value: object) -> object:
     """A setting as JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else str(value)
