@@ -20,6 +20,7 @@ from autogaze.datasets.label_file import (
     write_labels,
     write_parquet,
 )
+from autogaze.errors import AutoGazeWarning
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from label_samples import GRID, LAYOUT, ORIGIN, random_label
@@ -148,6 +149,8 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before(tmp_path: Path) ->
         ({"task_losses": [[0.9, 0.5]]}, r"2, 1 gazes and 2 losses"),
         ({"task_losses": [[0.9, float("nan")], [0.1]]}, "frame 0 of 'a/b/c.mp4' has a loss of nan"),
         ({"task_losses": [[0.9, 0.5], [float("inf")]]}, "frame 1 .* has a loss of inf"),
+        ({"task_losses": [[0.9, 1e300], [0.1]]}, r"frame 0 .* has a loss of 1e\+300"),
+        ({"task_losses": [[0.9, 10**400], [0.1]]}, "frame 0 .* has a loss of inf"),
         ({"task_losses": [[0.9, None], [0.1]]}, "must hold numbers"),
         ({"gazing_pos": [[4, 4], [1]]}, "frame 0 .* has patch 4 twice"),
         ({"gazing_pos": [[4, 1.0], [1]]}, "whole numbers"),
@@ -235,7 +238,8 @@ def test_labels_are_found_by_path(tmp_path: Path) -> None:
     label = find_label(labels, here)
     assert label is not None and label.key == "InternVid_res448_250K/train/a b.mp4"
     assert find_label(labels, "/data/other/train/a b.mp4") is None
-    assert labelled_videos(labels, (Path("/x/y.mp4"), here)) == (here,)
+    with pytest.warns(AutoGazeWarning, match="has labels for 1 of 2 videos"):
+        assert labelled_videos(labels, (Path("/x/y.mp4"), here)) == (here,)
 
 
 def test_labels_for_other_videos_show_a_key_and_a_path(tmp_path: Path) -> None:
@@ -246,3 +250,19 @@ def test_labels_for_other_videos_show_a_key_and_a_path(tmp_path: Path) -> None:
         labelled_videos(labels, ())
     with pytest.raises(LabelFileError, match="holds none"):
         labelled_videos(read_labels(write(tmp_path / "none.json", {})), (Path("/x.mp4"),))
+
+
+def test_two_videos_of_one_label_are_refused(tmp_path: Path) -> None:
+    labels = read_labels(write(tmp_path / "labels.json", one()))
+    first, second = Path("/x/a/b/c.mp4"), Path("/y/a/b/c.mp4")
+    with pytest.raises(LabelFileError, match=r"/x/a/b/c.mp4 and /y/a/b/c.mp4 would both have the label 'a/b/c.mp4'"):
+        labelled_videos(labels, (first, second))
+    assert labelled_videos(labels, (first, first)) == (first, first)
+
+
+def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:
+    labels = read_labels(write(tmp_path / "labels.json", one()))
+    video = Path("/x/a/b/c.mp4")
+    assert labelled_videos(labels, (video,), frames=2) == (video,)
+    with pytest.raises(LabelFileError, match=r"'a/b/c.mp4' has 2 frames, and clips have 16; .* --clip-len 16"):
+        labelled_videos(labels, (video,), frames=16)

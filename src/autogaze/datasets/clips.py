@@ -79,6 +79,7 @@ def mixed_sources(
     scans: float = 0.15,
     procedural: float = 0.0,
     grid: PatchGrid | None = None,
+    frames: int | None = None,
 ) -> tuple[ClipSource, ...]:
     """The sources that a few settings ask for.
 
@@ -89,11 +90,12 @@ def mixed_sources(
         scans: share of rides over images, among what is not drawn and where there are videos too.
         procedural: share of drawn clips, where there is anything else.
         grid: patches that the labels must be of; None: those that the file names, or the published ones.
+        frames: that the labels must have; None: any number.
 
     Raises:
         ValueError: nothing is asked for, or a share is not one.
         VideoError: a root is missing or holds nothing of its kind.
-        LabelFileError: the labels are damaged, or of another grid or other videos.
+        LabelFileError: the labels are damaged, or of another grid, number of frames or other videos.
     """
     for name, share in (("scans", scans), ("procedural", procedural)):
         if not 0 <= share <= 1:
@@ -106,7 +108,7 @@ def mixed_sources(
     if videos and filmed:
         roots = tuple(videos)
         found.append(
-            LabelledVideos(labels=labels, roots=roots, weight=filmed, grid=grid)
+            LabelledVideos(labels=labels, roots=roots, weight=filmed, grid=grid, frames=frames)
             if labels
             else VideoClips(roots=roots, weight=filmed)
         )

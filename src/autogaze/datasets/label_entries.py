@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autogaze.datasets.labels import Label
-from autogaze.errors import AutoGazeError
+from autogaze.errors import AutoGazeError, AutoGazeWarning
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, Indices, PatchGrid
 
@@ -148,7 +149,7 @@ class Entry:
                 f"{source} is a label file from another grid: frame {frame[outside[0]]} of {key!r} has a gaze at "
                 f"{index[outside[0]]}, and scales {'+'.join(map(str, grid.scales_px))} have patches 0..{P - 1}"
             )
-        endless = np.flatnonzero(~np.isfinite(loss))
+        endless = np.flatnonzero(~(np.abs(loss) <= np.finfo(np.float32).max))
         if len(endless):
             raise LabelFileError(
                 f"{source}: frame {frame[endless[0]]} of {key!r} has a loss of {loss[endless[0]]}; label it again"
@@ -197,6 +198,14 @@ class Labels(Mapping[str, VideoLabel]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def num_frames(self, key: str) -> int:
+        """Frames of a clip.
+
+        Raises:
+            KeyError: there is no such label.
+        """
+        return len(self._entries[key].count)
+
     def __repr__(self) -> str:
         return f"Labels({len(self)} clips of {self.source})"
 
@@ -211,16 +220,42 @@ def find_label(labels: Labels, video: str | os.PathLike[str]) -> VideoLabel | No
     return labels.get(label_key(video))
 
 
-def labelled_videos(labels: Labels, videos: Sequence[Path]) -> tuple[Path, ...]:
-    """Those of some videos that have a label, in their order.
+def labelled_videos(labels: Labels, videos: Sequence[Path], *, frames: int | None = None) -> tuple[Path, ...]:
+    """Those of some videos that have a label, in their order; a warning tells how many others there are.
+
+    Args:
+        labels: of the videos.
+        videos: their paths.
+        frames: of a clip; None: as many as each label has.
 
     Raises:
-        LabelFileError: none has one: the labels are of other videos, or of these in other folders.
+        LabelFileError: none has one: the labels are of other videos, or of these in other folders; or two videos have
+            the same label, or a label is of another number of frames.
     """
-    found = tuple(video for video in videos if label_key(video) in labels)
+    of_key: dict[str, Path] = {}
+    for video in videos:
+        if (key := label_key(video)) not in labels:
+            continue
+        if (other := of_key.setdefault(key, video)) is not video and other.resolve() != video.resolve():
+            raise LabelFileError(
+                f"{other} and {video} would both have the label {key!r} of {labels.source}; train on one of them, or "
+                "rename a folder and label again"
+            )
+        if frames is not None and labels.num_frames(key) != frames:
+            raise LabelFileError(
+                f"{labels.source}: the label of {key!r} has {labels.num_frames(key)} frames, and clips have {frames}; "
+                f"label the videos again with --clip-len {frames}"
+            )
+    found = tuple(video for video in videos if label_key(video) in of_key)
+    if found and len(found) < len(videos):
+        warnings.warn(
+            f"{labels.source} has labels for {len(found)} of {len(videos)} videos; the others are left out",
+            AutoGazeWarning,
+            stacklevel=2,
+        )
     if not found:
-        key = next(iter(labels), None)
-        told = "it holds none" if key is None else f"one of its keys is {key!r}"
+        any_key = next(iter(labels), None)
+        told = "it holds none" if any_key is None else f"one of its keys is {any_key!r}"
         of = f"that of {videos[0]} would be {label_key(videos[0])!r}" if videos else "and there is no video"
         raise LabelFileError(
             f"{labels.source} has labels for other videos: {told}, {of}; a key is the last {KEY_PARTS} parts of a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from itertools import chain
@@ -149,11 +150,19 @@ def entry_from_json(key: str, entry: object, *, grid: PatchGrid, source: str) ->
         key,
         index=np.array(index, np.int64),
         count=np.array(count, np.int64),
-        loss=np.array(loss, np.float64),
+        loss=np.array([_float(number) for number in loss], np.float64),
         start=start,
         grid=grid,
         source=source,
     )
+
+
+def _float(number: float) -> float:
+    """JSON has whole numbers of any length; infinity stands for those that are no float, and is refused as such."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _told(numbers: list[int]) -> str:

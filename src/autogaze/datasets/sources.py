@@ -141,7 +141,8 @@ class LabelledVideos:
     """The clips that a label file speaks of: each once before any comes again, in an order that changes each time.
 
     Raises:
-        LabelFileError: the file is damaged, or its labels are of another grid or other videos.
+        LabelFileError: the file is damaged, or its labels are of another grid, another number of frames or other
+            videos, or two videos have the same label.
         VideoError: a root is missing.
     """
 
@@ -155,6 +156,8 @@ class LabelledVideos:
     """Share of the clips."""
     grid: PatchGrid | None = None
     """Patches of a frame; None: what the file says, or the published ones."""
+    frames: int | None = None
+    """Frames of a clip; None: as many as each label has."""
 
     def __post_init__(self) -> None:
         _ = self.paths  # the errors of the files come now and not with the first clip
@@ -162,7 +165,7 @@ class LabelledVideos:
     @cached_property
     def paths(self) -> tuple[Path, ...]:
         """The videos that have a label."""
-        return labelled_videos(self.contents, find_videos(self.roots, split=self.split))
+        return labelled_videos(self.contents, find_videos(self.roots, split=self.split), frames=self.frames)
 
     @cached_property
     def contents(self) -> Labels:

@@ -35,6 +35,7 @@ def clip_feed(
         scans=settings.scans,
         procedural=settings.procedural,
         grid=shape.grid,
+        frames=shape.frames,
     )
     mix = ClipMix(sources=sources, seed=settings.seed, max_gazes=max_gazes)
     return ClipFeed(
