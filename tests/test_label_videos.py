@@ -1,5 +1,6 @@
 """Many videos are labelled once each, the same in any order and number of processes, and what fails is told."""
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -242,6 +243,18 @@ class TestRefusals:
         journal.write_bytes(b"{}\n")
         with pytest.raises(OutputError, match="is no journal of labels"):
             label(videos, out)
+
+    def test_overwriting_loses_nothing_before_it_begins(self, videos: Path, tmp_path: Path) -> None:
+        out = tmp_path / "labels.json"
+        label(videos, out)
+        before = journal_path(out).read_bytes()
+        with pytest.raises(CheckpointError):
+            label(videos, out, settings=LabelSettings(reconstructor="nothing"), overwrite=True)
+        with journal_path(out).open("ab") as other, pytest.raises(OutputError, match="another run is writing"):
+            fcntl.flock(other, fcntl.LOCK_EX)
+            label(videos, out, overwrite=True)
+        assert journal_path(out).read_bytes() == before
+        assert label(videos, out, overwrite=True).found == 0
 
     def test_illegal_settings(self, videos: Path, tmp_path: Path) -> None:
         for wrong, told in (

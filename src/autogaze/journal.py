@@ -48,8 +48,8 @@ class LineJournal(ABC, Generic[RecordT]):
     is forgotten.
     """
 
-    def __init__(self, path: Path, request: Mapping[str, Any], *, kind: JournalKind) -> None:
-        """Open the journal at ``path``, or begin one.
+    def __init__(self, path: Path, request: Mapping[str, Any], *, kind: JournalKind, overwrite: bool = False) -> None:
+        """Open the journal at ``path``, or begin one; with ``overwrite`` what is in it is forgotten.
 
         Raises:
             OutputError: it is of another request, is damaged, or another run is writing it.
@@ -60,6 +60,8 @@ class LineJournal(ABC, Generic[RecordT]):
         self._file = path.open("a+b")
         try:
             self._lock()
+            if overwrite:
+                self._file.truncate(0)
             self._begin(json.loads(json.dumps(request)))
         except BaseException:
             self._file.close()
