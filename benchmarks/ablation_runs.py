@@ -14,7 +14,8 @@ from autogaze.models.autogaze.configuration_autogaze import AutoGazeConfig
 from autogaze.training.networks import SHAPES, gaze_model
 
 STAGES = ("none", "NTP", "GRPO only", "NTP + GRPO")
-LONGER = "NTP, as many steps as NTP + GRPO"
+FURTHER = "NTP + NTP"
+"""What as many further steps of next-token training make of the same network that GRPO goes on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,12 @@ class Words:
     """After ``autogaze train grpo``, from fresh weights."""
     both: tuple[str, ...]
     """After ``autogaze train grpo``, from an NTP checkpoint."""
+    further: tuple[str, ...]
+    """After ``autogaze train ntp``, from an NTP checkpoint."""
     ntp_steps: int
     """Steps of NTP."""
     grpo_steps: int
-    """Steps of GRPO."""
+    """Steps of GRPO, and of further NTP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +55,17 @@ class Trainer:
         shape = self.folder / f"{name}.json"
         config.to_json_file(shape)
         here = f"{name}-seed{seed}"
-        words, ntp = self.words, ("ntp", f"{here}-ntp", self.words.ntp)
+        words = self.words
         if stage == "none":
             return self._fresh(here, shape, seed)
+        fresh = ("--shape", shape)
+        if stage == "GRPO only":
+            return self._train("grpo", f"{here}-grpo", words.grpo, words.grpo_steps, start=fresh, seed=seed)
+        ntp = self._train("ntp", f"{here}-ntp", words.ntp, words.ntp_steps, start=fresh, seed=seed)
         if stage == "NTP":
-            return self._train(*ntp, steps=words.ntp_steps, shape=shape, seed=seed, init=None)
-        if stage == LONGER:
-            long = ("ntp", f"{here}-longer", words.ntp)
-            return self._train(*long, steps=words.ntp_steps + words.grpo_steps, shape=shape, seed=seed, init=None)
-        init, grpo = None, ("grpo", f"{here}-grpo", words.grpo)
-        if stage == "NTP + GRPO":
-            init = self._train(*ntp, steps=words.ntp_steps, shape=shape, seed=seed, init=None)
-            grpo = ("grpo", f"{here}-both", words.both)
-        return self._train(*grpo, steps=words.grpo_steps, shape=shape, seed=seed, init=init)
+            return ntp
+        what, name, further = ("ntp", "further", words.further) if stage == FURTHER else ("grpo", "both", words.both)
+        return self._train(what, f"{here}-{name}", further, words.grpo_steps, start=("--init", ntp), seed=seed)
 
     def _fresh(self, here: str, shape: Path, seed: int) -> Path:
         checkpoint = self.folder / f"{here}-none"
@@ -73,7 +74,7 @@ class Trainer:
         return checkpoint
 
     def _train(
-        self, what: str, here: str, words: tuple[str, ...], *, steps: int, shape: Path, seed: int, init: Path | None
+        self, what: str, here: str, words: tuple[str, ...], steps: int, *, start: tuple[str, Path], seed: int
     ) -> Path:
         out = self.folder / here
         begun, done = (self.folder / f"{here}-{state}.json" for state in ("begun", "done"))
@@ -89,8 +90,7 @@ class Trainer:
             "--seed",
             str(seed),
         ]
-        command += ["--shape", str(shape)] if init is None else ["--init", str(init)]
-        command += ["--out", str(out), "--resume", "--quiet"]
+        command += [start[0], str(start[1]), "--out", str(out), "--resume", "--quiet"]
         if begun.exists() and json.loads(begun.read_text()) != command:
             shutil.rmtree(out, ignore_errors=True)
             done.unlink(missing_ok=True)

@@ -1,12 +1,14 @@
 """What each training stage is worth, and each choice of the network's shape; trains, measures, writes JSON.
 
     python benchmarks/stage_ablation.py --work DIR [--shape tiny] [--seeds 0 1 2] [--table stages passes scales] \\
-        [--ntp="--config tiny"] [--grpo="..."] [--both="..."] [--ntp-steps 400] [--grpo-steps 200] [--clips FOLDER]
+        [--ntp="--config tiny"] [--grpo="..."] [--both="..."] [--further="..."] [--ntp-steps 400] [--grpo-steps 200] \\
+        [--passes 1 2 4 8] [--clips FOLDER]
     python benchmarks/stage_ablation.py --work DIR --checkpoint none=DIR NTP=DIR "NTP + GRPO=DIR" --clips FOLDER
 
 Every network of a table is trained with every seed by ``autogaze train``; the same command goes on where it was
-interrupted. Checkpoints can be given instead. Tables: "stages" (none, NTP, GRPO only, NTP + GRPO, and NTP for as
-many steps as both), "passes" (gazes that one pass of the decoder proposes), "scales" (all or the finest alone).
+interrupted. Checkpoints can be given instead. Tables: "stages" (none, NTP, GRPO only, NTP + GRPO, and
+NTP followed by as many steps of NTP), "passes" (gazes that one pass of the decoder proposes), "scales" (all or the
+finest alone).
 
 Measured on clips that no training has seen: the beginning of the videos of a folder, or drawn ones of another seed.
 All under the canvas, which nothing but the patches plays a part in:
@@ -31,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablation_runs import LONGER, STAGES, Trainer, Words, config_of, with_finest_scale_alone, with_gazes_per_pass
+from ablation_runs import FURTHER, STAGES, Trainer, Words, config_of, with_finest_scale_alone, with_gazes_per_pass
 from equal_loss import Curve, needed_by_clip, needed_by_mean
 
 from autogaze.datasets.clips import ClipMix, mixed_sources, validation_recipes
@@ -51,7 +53,6 @@ HELD_SEED = 1_000_003
 """Of drawn clips; trainings are far from it."""
 SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.75, 1.0)
 BATCH = 16
-PASSES = (1, 5, 10, 20)
 CAP = 0.75
 
 Clips = list[LabelledClip[Label]]
@@ -194,12 +195,12 @@ def row(name: str, measured: dict[int, Measured]) -> dict[str, object]:
     return told
 
 
-def networks(table: str, config: AutoGazeConfig) -> dict[str, tuple[str, AutoGazeConfig]]:
+def networks(table: str, config: AutoGazeConfig, *, passes: Sequence[int]) -> dict[str, tuple[str, AutoGazeConfig]]:
     """Name → stage and shape of the networks of a table."""
     if table == "stages":
-        return {stage: (stage, config) for stage in (*STAGES, LONGER)}
+        return {stage: (stage, config) for stage in (*STAGES, FURTHER)}
     if table == "passes":
-        return {f"{k} gazes a pass": ("NTP", with_gazes_per_pass(config, k)) for k in PASSES}
+        return {f"{k} gazes a pass": ("NTP", with_gazes_per_pass(config, k)) for k in passes}
     return {"all scales": ("NTP", config), "the finest scale alone": ("NTP", with_finest_scale_alone(config))}
 
 
@@ -208,7 +209,7 @@ def measure_table(
 ) -> list[dict[str, object]]:
     """Train and measure all networks of a table; one whose training fails is left out and named."""
     rows = []
-    for name, (stage, shape) in networks(table, config).items():
+    for name, (stage, shape) in networks(table, config, passes=arguments.passes).items():
         clips = held_clips(shape, folder=arguments.clips, count=arguments.clip_count, loss=arguments.loss)
         measured = {}
         label = "net" if shape == config else "".join(letter if letter.isalnum() else "-" for letter in name)
@@ -253,12 +254,14 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of the trained networks")
     parser.add_argument("--table", nargs="+", choices=("stages", "passes", "scales"), default=["stages"])
     parser.add_argument("--shape", default="tiny", help="tiny, published, or a config.json")
+    parser.add_argument("--passes", type=int, nargs="+", default=[1, 2, 4, 8], help="gazes a pass of that table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ntp", default="--config tiny", help="words of autogaze train ntp")
     parser.add_argument("--grpo", default="--config tiny", help="words of autogaze train grpo from fresh weights")
     parser.add_argument(
         "--both", default="--config tiny --counts model --peak-lr 5e-4", help="its words from an NTP checkpoint"
     )
+    parser.add_argument("--further", default="--config tiny --peak-lr 5e-4", help="those of train ntp from there")
     parser.add_argument("--ntp-steps", type=int, default=400)
     parser.add_argument("--grpo-steps", type=int, default=200)
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="NAME=DIR", help="measure these instead")
@@ -277,6 +280,7 @@ def main() -> None:
         ntp=tuple(shlex.split(arguments.ntp)),
         grpo=tuple(shlex.split(arguments.grpo)),
         both=tuple(shlex.split(arguments.both)),
+        further=tuple(shlex.split(arguments.further)),
         ntp_steps=arguments.ntp_steps,
         grpo_steps=arguments.grpo_steps,
     )

@@ -204,7 +204,7 @@ def test_a_network_is_measured_at_the_counts_of_the_greedy_search() -> None:
 
 def test_a_stage_is_trained_once_and_anew_by_another_command(tmp_path: Path) -> None:
     tiny = ("--config", "tiny", "--batch", "2", "--block", "8", "--device", "cpu", "--validation-clips", "0")
-    words = ablation_runs.Words(ntp=tiny, grpo=(), both=(), ntp_steps=1, grpo_steps=1)
+    words = ablation_runs.Words(ntp=tiny, grpo=(), both=(), further=(), ntp_steps=1, grpo_steps=1)
     trainer = ablation_runs.Trainer(folder=tmp_path, words=words)
     make = partial(trainer.make, config=small_config(), name="net", seed=0)
     none, ntp = make("none"), make("NTP")
