@@ -21,6 +21,7 @@ from autogaze.commands.label import LabelCommand
 from autogaze.training.grpo import GRPOSettings
 from autogaze.training.ntp import NTPSettings
 from autogaze.training.refiner import RefinerSettings
+from autogaze.training.stop_head import StopHeadSettings
 from autogaze.training.video_mae import VideoMAESettings
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +133,7 @@ def section(verb: str) -> str:
         ("calibrate", cli.CalibrateCommand),
         ("label", LabelCommand),
         ("train", NTPSettings),
+        ("train", StopHeadSettings),
         ("train", GRPOSettings),
         ("train", RefinerSettings),
         ("train", VideoMAESettings),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from autogaze import cli
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.training.networks import gaze_model
@@ -111,6 +112,17 @@ def test_a_checkpoint_gets_a_better_head_and_nothing_else(tmp_path: Path) -> Non
     assert np.array_equal(first.index, second.index)
     with pytest.raises(TrainingError, match="is there already; --overwrite replaces it"):
         fit_stop_head(settings)
+
+
+def test_the_command_says_what_was_won(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gaze_model(init=None, shape="tiny", seed=0).save_pretrained(tmp_path / "init")
+    places = ["--init", str(tmp_path / "init"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as done:
+        cli.main(["train", "stop_head", "--config", "tiny", *places, "--clips", "40", "--batch", "4"])
+    assert done.value.code == 0
+    printed = capsys.readouterr().out
+    assert "error of a predicted loss on clips kept aside:" in printed
+    assert (tmp_path / "out" / "checkpoint" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_a_line_is_said_above_the_bar() -> None:
         ("def mine(): return undefined", r"mine\.py:mine failed: NameError: name 'undefined'"),
         ("def mine(: pass", r"mine\.py:mine failed: SyntaxError"),
         ("import nowhere\ndef mine(): pass", r"mine\.py:mine failed: ModuleNotFoundError: No module named 'nowhere'"),
-        ("def mine(): return 3", r"mine\.py:mine gave 3; it must return the settings of a run"),
+        ("def mine(): return 3", r"mine\.py:mine gave 3; `autogaze train ntp` needs NTPSettings"),
     ],
 )
 def test_a_configuration_that_fails_is_named(

@@ -154,7 +154,7 @@ def _parse(words: list[str]) -> Runnable:
 
 def _parse_train(words: Sequence[str]) -> Runnable:
     """``autogaze train``: what to train, which configuration, and what to change in it."""
-    from autogaze.commands.train import HELP, TrainCommand, describe, load_config, split_words
+    from autogaze.commands.train import HELP, command_of, describe, load_config, split_words
 
     if list(words[:1]) in (["-h"], ["--help"]):
         sys.stdout.write(HELP)
@@ -163,7 +163,7 @@ def _parse_train(words: Sequence[str]) -> Runnable:
     settings = load_config(what, config)
     prog, description = f"autogaze train {what}", describe(what, config, settings)
     changed = _read(type(settings), rest, prog=prog, verb=(), description=description, default=settings)
-    return TrainCommand(settings=changed)
+    return command_of(changed)
 
 
 def _read(

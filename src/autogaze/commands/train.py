@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 WHAT = ("ntp", "grpo", "stop_head", "reconstructor")
 DEFAULT = "default"
-HELP = """usage: autogaze train {ntp,grpo,reconstructor} [--config NAME] [OPTIONS]
+HELP = """usage: autogaze train {ntp,grpo,stop_head,reconstructor} [--config NAME] [OPTIONS]
 
 Train a gaze model or a reconstructor.
 
   ntp            a gaze model, to do what the greedy search does
   grpo           a gaze model, by the reward of its own gazes
+  stop_head      a gaze model's predictions of the loss alone, fitted to its own gazes in minutes
   reconstructor  a refiner of the canvas, or a video masked autoencoder
 
 --config names the defaults: a function of autogaze.configs, or path/to/file.py:function.
@@ -55,26 +56,27 @@ def find_config(what: str, name: str) -> Callable[[], RunSettings | StopHeadSett
     return found
 
 
-def load_config(what: str, name: str) -> RunSettings:
+def load_config(what: str, name: str) -> RunSettings | StopHeadSettings:
     """The settings of a configuration.
 
     Raises:
         TrainingError: there is no such configuration, its code fails, or it gives something else.
     """
-    from autogaze.training.run_settings import RunSettings
-
     try:
-        settings: object = find_config(what, name)()
+        settings = find_config(what, name)()
     except AutoGazeError:
         raise
     except Exception as error:  # a user's code may raise anything
         raise TrainingError(f"--config {name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(settings, RunSettings):
-        raise TrainingError(f"--config {name} gave {settings!r}; it must return the settings of a run")
+    module = importlib.import_module(f"autogaze.configs.{what}")
+    kinds = {type(getattr(module, known)()) for known in config_names(module)}
+    if not isinstance(settings, tuple(kinds)):
+        names = " or ".join(sorted(kind.__name__ for kind in kinds))
+        raise TrainingError(f"--config {name} gave {settings!r}; `autogaze train {what}` needs {names}")
     return settings
 
 
-def describe(what: str, config: str, settings: RunSettings) -> str:
+def describe(what: str, config: str, settings: RunSettings | StopHeadSettings) -> str:
     """What stands above the options of a run."""
     names = ", ".join(config_names(importlib.import_module(f"autogaze.configs.{what}")))
     written = inspect.getdoc(type(settings)) or ""
@@ -189,6 +191,13 @@ class StopHeadCommand:
             terminal.say(f"error of a predicted loss on clips kept aside: {before} before, {after} now")
             terminal.say(f"checkpoint: {settings.out / 'checkpoint'}; calibrate it with `autogaze calibrate`")
         return 0
+
+
+def command_of(settings: RunSettings | StopHeadSettings) -> TrainCommand | StopHeadCommand:
+    """What carries settings out."""
+    from autogaze.training.run_settings import RunSettings
+
+    return TrainCommand(settings=settings) if isinstance(settings, RunSettings) else StopHeadCommand(settings=settings)
 
 
 def _silent(text: str) -> None:
