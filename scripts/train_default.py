@@ -4,7 +4,7 @@
 
 Stages: next-token training, training by reward, the refiner, the choice between the first two by the validation
 clips, rounding to bf16, calibration. Each is an `autogaze` command that is printed before it runs. Run it again after
-it was stopped, and it goes on where it was. `--install` puts the files in place of the bundled ones.
+it was stopped, and it goes on where it was. Other words go to every stage, such as `--batch 8`. `--install` puts the files in place of the bundled ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def train(what: str, out: Path, arguments: argparse.Namespace, *more: object) ->
     if arguments.images:
         roots += ["--images", *arguments.images]
     chosen = ["--config", "bundled", "--out", out, "--total-minutes", minutes, "--resume"]
-    autogaze("train", what, *chosen, *roots, *arguments.set, *more)
+    autogaze("train", what, *chosen, *roots, *more, *arguments.more)
     return out / "checkpoint"
 
 
@@ -70,11 +70,11 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=25.0, help="of all stages together")
     parser.add_argument("--out", type=Path, default=Path("runs/default"))
-    parser.add_argument("--set", nargs="*", default=[], help="more words for every stage, such as: --set=--seed --set=1")
     parser.add_argument("--install", action="store_true")
-    arguments = parser.parse_args()
+    arguments, arguments.more = parser.parse_known_args()
     out: Path = arguments.out
-    ntp = train("ntp", out / "ntp", arguments)
+    fast = ["--compile"] if torch.cuda.is_available() else []
+    ntp = train("ntp", out / "ntp", arguments, *fast)
     grpo = train("grpo", out / "grpo", arguments, "--init", ntp)
     refiner = train("reconstructor", out / "refiner", arguments)
     better = grpo if own_loss(out / "grpo") <= own_loss(out / "ntp") else ntp

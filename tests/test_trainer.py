@@ -57,7 +57,7 @@ def test_a_run_leaves_checkpoints_states_pictures_and_a_log(footage: Path, tmp_p
         assert model.config.max_num_frames == 4
     assert [folder.name for folder in sorted((tmp_path / "state").iterdir())] == ["step-00000006", "step-00000007"]
     pictures = sorted(path.name for path in (tmp_path / "pictures" / "step-00000007").iterdir())
-    assert pictures == ["2.png", "3.png"]
+    assert pictures == ["000-2.png", "001-3.png"]
     assert [line["step"] for line in events(tmp_path, "step")] == [1, 2, 3, 4, 5, 6, 7]
     assert {line["weights"] for line in events(tmp_path, "validation")} == {"averaged", "latest"}
     assert [line["step"] for line in events(tmp_path, "validation")] == [2, 2, 4, 4, 6, 6, 7, 7]
@@ -159,7 +159,7 @@ def test_a_signal_lets_a_run_save_and_a_second_run_ends_it(footage: Path, tmp_pa
         if "event=step step=3" in line:
             process.send_signal(number)
             break
-    process.stdout.read()
+    assert "stopped after step" in process.stdout.read()
     assert process.wait(60) == 0
     (progress,) = (tmp_path / "parts" / "state").glob("*/progress.json")
     step = json.loads(progress.read_text())["step"]
@@ -288,9 +288,9 @@ def test_learning_rate_warms_up_and_decays_to_its_end(tmp_path: Path) -> None:
     [
         ({"procedural": 0.0}, "nothing to train on; give folders of --videos"),
         ({"steps": None}, "a run needs an end; give --steps, --minutes or --total-minutes"),
-        ({"steps": 0}, "--steps must be above 0, got 0"),
-        ({"batch": 0}, "--batch must be above 0, got 0"),
-        ({"peak_lr": float("nan")}, "--peak-lr must be above 0, got nan"),
+        ({"steps": 0}, "--steps must be above 0 and finite, got 0"),
+        ({"batch": 0}, "--batch must be above 0 and finite, got 0"),
+        ({"peak_lr": float("nan")}, "--peak-lr must be above 0 and finite, got nan"),
         ({"passes": 65}, "65 passes of a step of 64 clips"),
         ({"reuse": 0}, "--reuse must be at least 1"),
         ({"average": 1.0}, "--average must be at least 0 and below 1"),
@@ -298,6 +298,11 @@ def test_learning_rate_warms_up_and_decays_to_its_end(tmp_path: Path) -> None:
         ({"workers": -1}, "--workers must be at least 0"),
         ({"loss_floor": 0.0}, "--loss-floor must be above 0"),
         ({"seed": -1}, "--seed must be at least 0"),
+        ({"seed": 10**23}, "--seed must be at least 0 and below"),
+        ({"peak_lr": float("inf")}, "--peak-lr must be above 0 and finite, got inf"),
+        ({"cache_gb": float("inf")}, "--cache-gb must be at least 0 and finite, got inf"),
+        ({"cache_gb": float("nan")}, "--cache-gb must be at least 0 and finite, got nan"),
+        ({"loss_weight": -1.0}, "--loss-weight must be at least 0 and finite, got -1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:

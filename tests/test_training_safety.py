@@ -1,6 +1,6 @@
 """What must not get lost or pass unsaid in a training run: states, numbers that are none, settings, configurations."""
 
-from __future__ import annotations
+from __future__ import importlib
 
 import os
 import pty
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from autogaze.algorithms.grpo import discounted_advantages
 from autogaze.cli import main
-from autogaze.commands.train import describe, load_config
+from autogaze.commands.train import WHAT, config_names, describe, load_config
 from autogaze.configs import ntp
 from autogaze.errors import TrainingError
 from autogaze.training import state
@@ -195,6 +195,16 @@ def test_a_configuration_that_fails_is_named(
         main(["train", "ntp", "--config", f"{tmp_path / 'mine.py'}:mine"])
     assert exited.value.code == 2
     assert "a bug" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_every_configuration_is_complete(what: str) -> None:
+    names = config_names(importlib.import_module(f"autogaze.configs.{what}"))
+    assert {"default", "tiny"} <= set(names)
+    # What scripts/train_default.py runs.
+    assert what == "stop_head" or "bundled" in names
+    for name in names:
+        assert load_config(what, name).out.parts[0] == "runs"
 
 
 def test_a_configuration_may_bring_its_own_settings(tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ class TrainCommand:
         finally:
             processes.close()
         if shown:
-            terminal.say(f"checkpoint: {settings.out / 'checkpoint'}")
+            stopped = f"stopped after step {trainer.step}, --resume goes on; " if trainer.must_stop else ""
+            terminal.say(f"{stopped}checkpoint: {settings.out / 'checkpoint'}")
         return 0
 
 

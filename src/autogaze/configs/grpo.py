@@ -46,6 +46,27 @@ def tiny() -> GRPOSettings:
     )
 
 
+def bundled() -> GRPOSettings:
+    """The second stage of the bundled checkpoint, by the clock; see ``scripts/train_default.py``.
+
+    The temperature ends low, since the model will live with its likeliest gazes and not with draws.
+    """
+    return GRPOSettings(
+        out=Path("runs/default/grpo"),
+        init="runs/default/ntp/checkpoint",
+        total_minutes=5.0,
+        videos=(Path("videos"),),
+        batch=16,
+        passes=2,
+        block=1024,
+        peak_lr=5e-5,
+        warmup_steps=20,
+        average=0.99,
+        last_temperature=0.03,
+        save_minutes=2.5,
+    )
+
+
 def finetune() -> GRPOSettings:
     """From the bundled checkpoint, for videos of one kind, such as those of a camera or of a screen."""
     return GRPOSettings(

@@ -37,7 +37,6 @@ def bundled() -> NTPSettings:
         total_minutes=14.5,
         videos=(Path("videos"),),
         block=4096,
-        compile=True,
         save_minutes=3.0,
     )
 

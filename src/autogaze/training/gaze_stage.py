@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,10 @@ class GazeModelSettings(ClipRunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("loss_head_lr", "loss_floor", "max_gazes"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"--{name.replace('_', '-')} must be above 0 and finite, got {getattr(self, name)}")
+        if not 0 <= self.loss_weight < math.inf:
+            raise TrainingError(f"--loss-weight must be at least 0 and finite, got {self.loss_weight}")
 
 
 class GazeModelStage:
@@ -133,9 +136,12 @@ class GazeModelStage:
         for clip in self.validation[:: max(1, len(self.validation) // PICTURES)][:PICTURES]:
             gaze = gaze_as_often(model, clip.rgb, clip.label.gaze.count)
             assert clip.recipe.path is not None  # validation clips are videos
-            name = clip.recipe.path.stem
-            picture = sheet(Frames.from_rgb(np.array(clip.rgb)), gaze, columns=PICTURE_COLUMNS, title=name)
-            picture.save(folder / f"{name}.png")
+            frames, name = Frames.from_rgb(np.array(clip.rgb)), clip.recipe.path.stem
+            own, search = (float(quality(frames, gaze=one).loss.mean()) for one in (gaze, clip.label.gaze))
+            title = f"{name}: mean error {own:.4f}, by the search's gazes {search:.4f}"
+            picture = sheet(frames, gaze, columns=PICTURE_COLUMNS, title=title)
+            # Clips of different folders may have the same name.
+            picture.save(folder / f"{clip.recipe.number:03d}-{name}.png")
 
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """A checkpoint in the published layout."""

@@ -94,11 +94,15 @@ class RunSettings:
         positive = ("steps", "minutes", "total_minutes", "batch", "passes", "peak_lr", "warmup_steps", "clip_norm")
         for name in (*positive, "log_every", "save_minutes", "save_steps", "keep"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise TrainingError(f"--{name.replace('_', '-')} must be above 0, got {value}")
-        for name in ("final_lr", "weight_decay", "seed"):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
+            if value is not None and not 0 < value < math.inf:
+                raise TrainingError(f"--{name.replace('_', '-')} must be above 0 and finite, got {value}")
+        for name in ("final_lr", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(
+                    f"--{name.replace('_', '-')} must be at least 0 and finite, got {getattr(self, name)}"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise TrainingError(f"--seed must be at least 0 and below {2**32}, got {self.seed}")
         for name in ("average", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"--{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -179,8 +183,8 @@ class ClipSettings:
                 raise TrainingError(f"--{name} must be at least 1, got {getattr(self, name)}")
         for name in ("cache_gb", "workers", "validation_clips"):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise TrainingError(f"--{name.replace('_', '-')} must be at least 0, got {value}")
+            if value is not None and not 0 <= value < math.inf:
+                raise TrainingError(f"--{name.replace('_', '-')} must be at least 0 and finite, got {value}")
 
     def num_workers(self) -> int:
         """Processes that make clips for one training process."""
