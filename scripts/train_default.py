@@ -4,7 +4,8 @@
 
 Stages: next-token training, training by reward, the refiner, the choice between the first two by the validation
 clips, rounding to bf16, calibration. Each is an `autogaze` command that is printed before it runs. Run it again after
-it was stopped, and it goes on where it was. Other words go to every stage, such as `--batch 8`. `--install` puts the files in place of the bundled ones.
+it was stopped, and it goes on where it was. Other words go to every stage, such as `--batch 8`. `--install` puts the
+files in place of the bundled ones.
 """
 
 from __future__ import annotations
