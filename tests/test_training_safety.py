@@ -1,7 +1,8 @@
 """What must not get lost or pass unsaid in a training run: states, numbers that are none, settings, configurations."""
 
-from __future__ import importlib
+from __future__ import annotations
 
+import importlib
 import os
 import pty
 import subprocess
