@@ -19,8 +19,8 @@ from autogaze.selectors.greedy import patch_gains
 
 Values = NDArray[np.float64]
 
-SCANS = 2
-"""Gazes at the beginning of a clip for which every patch is tried: the first, which is like no other, and one more."""
+SCANS = (1.0, 0.25)
+"""Share of the patches that is tried for the first gaze of a clip, which is like no other, and for the second one."""
 FIRST_SHARE = 0.5
 """Share of the candidates that is tried at once; the others only where one of them promises more than was found."""
 POOLED = 0.02
@@ -31,7 +31,7 @@ MEMORY = 0.98
 
 @dataclass(frozen=True, kw_only=True)
 class Lazy:
-    """Tries every patch twice at the beginning of a clip, and few of them for each gaze from then on.
+    """Tries every patch at the beginning of a clip, and few of them for each gaze from then on.
 
     As in lazy greedy maximisation (Minoux 1978) a patch is expected to gain what it gained when it was tried last, in
     this frame or an earlier one. That is corrected by how its *promise* has changed since: what it would take off the
@@ -88,9 +88,10 @@ class FewPatches:
         promised_P = self._promised(trials.picture())
         expected_P = self._gain_P + self._rates[self._scale_P] * (promised_P - self._then_P)
         expected_P[list(taken)] = -np.inf
-        scans = self._gazes < SCANS
-        left = len(expected_P) if scans else self._candidates
-        at_once = left if scans else max(1, round(left * FIRST_SHARE))
+        left = self._candidates
+        at_once = max(1, round(left * FIRST_SHARE))
+        if self._gazes < len(SCANS):
+            left = at_once = max(left, round(SCANS[self._gazes] * len(expected_P)))
         best, best_loss = -1, np.inf
         while left:
             worth = np.flatnonzero(expected_P > (-np.inf if best < 0 else loss - best_loss))
