@@ -5,7 +5,7 @@
 The clips are those of ``autogaze calibrate FOLDER``: 16 frames of each video brought to one tile, a source being all
 files that differ in the number at the end of their name alone. All clips are gazed at once for each level, which is
 kept in CACHE. A calibration is then fitted on some of the clips and every ``--fit-every``-th level, and judged on the
-others: what stopping at a level between two of *all* levels does is read off the line between them, in logarithms.
+other clips: what stopping at a level between two of *all* levels does is read off the line between them, in logarithms.
 
 - "halves": the sources are dealt into two halves of clips, many times.
 - "leave one source out": every clip is judged by the calibration of all other sources.
@@ -88,8 +88,8 @@ class Passes:
         return np.array([[(loss > threshold).mean() for loss in run.loss] for run in self.runs])
 
     def fitted(self, clips: Sequence[int]) -> Calibration:
-        """The calibration of some clips, at every ``fit_every``-th level from the loosest."""
-        some = self.runs[:: -self.fit_every][::-1]
+        """The calibration of some clips, at every ``fit_every``-th level from the strictest, and at the loosest."""
+        some = self.runs[: -1 : self.fit_every] + self.runs[-1:]
         runs = [
             replace(
                 run,
