@@ -124,11 +124,12 @@ def _ablation(rows: list[dict[str, Any]]) -> str:
 
 def _baselines(data: dict[str, Any]) -> str:
     found = data["baselines"]
+    seeds = data["seeds"]
+    spread = f" ± is the standard deviation over {len(seeds)} seeds." if len(seeds) > 1 else " One seed, so no spread."
     return (
         f"{found['clips']} clips that no training saw; the error is {found['loss']:g}. In every frame as many patches: "
         f"{found['greedy_loss']:.4f} for the greedy search, which keeps {found['greedy_kept']:.1%}, and "
-        f"{found['random_loss_at_counts']:.4f} for chance. ± is the standard deviation over the seeds "
-        f"{', '.join(str(seed) for seed in data['seeds'])}."
+        f"{found['random_loss_at_counts']:.4f} for chance.{spread}"
     )
 
 

@@ -18,7 +18,12 @@ import gaze_model_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = ROOT / "src" / "autogaze" / "checkpoints"
-PAGES = (ROOT / "README.md", CARDS / "gaze" / "README.md", CARDS / "refiner" / "README.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "training.md",
+    CARDS / "gaze" / "README.md",
+    CARDS / "refiner" / "README.md",
+)
 SHOWN = (
     *("threshold 0.050", "threshold 0.025", "random patches, same number in every frame", "threshold 0.012"),
     *("ratio 0.05 per frame", "ratio 0.05 per clip"),
