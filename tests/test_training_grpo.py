@@ -406,7 +406,7 @@ def test_the_tiny_configuration_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--config", "none"], "--config 'none' is not there; grpo has default, finetune, paper, tiny"),
+        (["--config", "none"], "--config 'none' is not there; grpo has bundled, default, finetune, paper, tiny"),
         (["--config", "tiny", "--group", "1"], "--group must be at least 2"),
         (["--config", "tiny", "--judge", "nothing"], "'nothing' is no reconstructor"),
     ],

@@ -257,7 +257,7 @@ def test_shapes_and_checkpoints_that_do_not_fit(footage: Path, tmp_path: Path) -
 
 def test_every_configuration_is_complete_and_legal() -> None:
     names = config_names(configs)
-    assert names == ["default", "paper", "tiny", "tiny_video_mae", "video_mae"]
+    assert names == ["bundled", "default", "paper", "tiny", "tiny_video_mae", "video_mae"]
     outs = {find_config("reconstructor", name)().out for name in names}
     assert len(outs) == len(names)
 

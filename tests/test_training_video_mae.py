@@ -67,7 +67,10 @@ def save_vit_mae(folder: Path, *, image_px: int = 64) -> str:
         decoder_num_attention_heads=2,
         decoder_intermediate_size=40,
     )
-    transformers.ViTMAEForPreTraining(config).save_pretrained(folder)
+    model = transformers.ViTMAEForPreTraining(config)
+    # Fresh ones are 0, and the gradient of a layer norm at 0 is without bound; those of trained models are not.
+    torch.nn.init.normal_(model.vit.embeddings.cls_token, std=0.02)
+    model.save_pretrained(folder)
     return str(folder)
 
 
