@@ -1,0 +1,97 @@
+"""Vision transformers that compute only what was gazed at.
+
+Shape letters: B clips, T frames, H × W pixels, S side of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from autogaze.gaze import Gaze
+from autogaze.vision_encoders.encoding import EncoderPass
+from autogaze.vision_encoders.features import SparseFeatures, merge_frames
+from autogaze.vision_encoders.options import SparseOptions
+from autogaze.vision_encoders.pixels import PixelSource
+from autogaze.vision_encoders.places import Places, Sequences
+from autogaze.vision_encoders.towers import Tower, tower_of
+
+Gazes: TypeAlias = Gaze | Sequence[Gaze]
+
+
+def sparsify(model: nn.Module, *, tower: type[Tower] | None = None, **options: Any) -> SparseEncoder:
+    """An encoder that computes only the patches of a gaze, with the weights and layers of a Hugging Face model.
+
+    The model is not changed and can be used as before; both share their weights. Whatever happens to the model
+    (``.to()``, training, adapters in place of layers) happens to the encoder.
+
+    Args:
+        model: one of :data:`~autogaze.vision_encoders.towers.TOWERS`.
+        tower: how to take apart a model of another class.
+        options: see :class:`SparseOptions`.
+
+    Raises:
+        ValueError: the model is of another class, or an option is not legal.
+        TypeError: there is no such option.
+    """
+    return SparseEncoder(tower_of(model) if tower is None else tower(model), SparseOptions(**options))
+
+
+class SparseEncoder(nn.Module):
+    """A vision transformer that reads gazes; made by :func:`sparsify`."""
+
+    def __init__(self, tower: Tower, options: SparseOptions) -> None:
+        super().__init__()
+        self.model: nn.Module = tower.model
+        """The Hugging Face model, unchanged."""
+        self.tower = tower
+        self.options = options
+
+    def forward(self, video: Tensor, gazes: Gazes, *, hidden_states: bool = False) -> SparseFeatures:
+        """Features of the kept patches.
+
+        Args:
+            video: (B, T, 3, H, W) floating point frames normalised as the model wants them, of the size that was
+                gazed at; of the finest scale's size if frames are one tile; or (B · tiles, T, 3, S, S) tiles.
+            gazes: one for each clip, of one layout, whose patches have the side of the model's. See
+                :func:`~autogaze.retarget.retarget` to bring gazes to another grid.
+            hidden_states: whether to return embeddings and the output of every layer too.
+
+        Raises:
+            ValueError: gazes and frames do not fit each other or the model.
+        """
+        gazes = self._checked(gazes)
+        layout = gazes[0].layout
+        source = PixelSource(video=video, layout=layout, antialias=self.options.antialias)
+        if (source.clips, video.shape[1]) != (len(gazes), gazes[0].num_frames):
+            raise ValueError(
+                f"video has {source.clips} clips of {video.shape[1]} frames, the gazes are of {len(gazes)} clips of "
+                f"{gazes[0].num_frames} frames"
+            )
+        last = self.tower.frames_per_patch
+        merged = gazes if last == 1 else tuple(merge_frames(gaze, last) for gaze in gazes)
+        places = Places.of(merged)
+        separate = layout.num_tiles if self.options.tiles == "separate" else 1
+        sequences = Sequences.of(places, clips=len(gazes), frames=len(merged[0]), tiles=separate)
+        work = EncoderPass(self.tower, self.options, source, places, hidden_states=hidden_states)
+        shape = sequences.count_ST.shape
+        work.encode(sequences.frame_by_frame() if self.options.attention == "frame" else sequences)
+        return work.result(merged, shape)
+
+    def _checked(self, gazes: Gazes) -> tuple[Gaze, ...]:
+        gazes = (gazes,) if isinstance(gazes, Gaze) else tuple(gazes)
+        if not gazes:
+            raise ValueError("there must be a gaze for every clip, got none")
+        layout, frames = gazes[0].layout, gazes[0].num_frames
+        for gaze in gazes:
+            if gaze.layout != layout or gaze.num_frames != frames:
+                raise ValueError("gazes of a batch must have one layout and equally many frames")
+        if layout.grid.patch_px != self.tower.patch_px:
+            raise ValueError(
+                f"the gazes are of patches of {layout.grid.patch_px} px, the model's patches have "
+                f"{self.tower.patch_px} px; bring them to its grid with autogaze.retarget.retarget(gaze, "
+                f"PatchGrid(scales_px=…, patch_px={self.tower.patch_px}))"
+            )
+        return gazes

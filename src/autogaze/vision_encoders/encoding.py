@@ -1,0 +1,160 @@
+"""One pass of kept patches through a tower, a bounded number of tokens at a time.
+
+Shape letters: T frames, N patches of all clips, S sequences, M packed tokens, C channels, P class and register tokens
+of a frame or clip, F frames a patch lasts, p its side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autogaze.gaze import Gaze
+from autogaze.vision_encoders.attending import attend_with
+from autogaze.vision_encoders.features import SparseFeatures, undefined
+from autogaze.vision_encoders.options import SparseOptions
+from autogaze.vision_encoders.pixels import PixelSource
+from autogaze.vision_encoders.places import Indices, Packing, Places, Sequences
+from autogaze.vision_encoders.towers import TokenPositions, Tower
+from autogaze.vision_encoders.view import LayerKeys
+from autogaze.vision_encoders.windows import Windows
+
+
+class EncoderPass:
+    """One pass of patches through a tower, sequence by sequence."""
+
+    def __init__(
+        self,
+        tower: Tower,
+        options: SparseOptions,
+        source: PixelSource,
+        places: Places,
+        *,
+        hidden_states: bool,
+        past: list[LayerKeys] | None = None,
+        past_tokens: int = 0,
+        past_frames: int = 0,
+    ) -> None:
+        self._tower, self._options, self._source, self._places = tower, options, source, places
+        self._hidden, self._past = hidden_states, past
+        self._past_tokens, self._past_frames = past_tokens, past_frames
+        self._device = tower.weight.device
+        self._cell, sides = places.cells(source.layout, tiles=options.tiles)
+        used = np.unique(places.scale)
+        self._tables = self._position_tables(sides, used)
+        self._parts: list[list[Tensor]] = []  # features and hidden states of each chunk
+        self._pooled: list[Tensor] = []
+        self._order = np.arange(0)
+        self.tokens = 0
+        """Tokens that went through the layers."""
+
+    def _position_tables(self, sides: tuple[tuple[int, int], ...], used: Indices) -> tuple[Tensor, ...]:
+        """What the tower says of all cells, scale after scale; scales nobody looks at are left undefined."""
+        per_scale = {
+            scale: self._tower.tables(*sides[scale], finest=sides[-1]) for scale in (used.tolist() or [len(sides) - 1])
+        }
+        like = next(iter(per_scale.values()))
+        empty = {
+            scale: tuple(part.new_empty(rows * columns, *part.shape[1:]) for part in like)
+            for scale, (rows, columns) in enumerate(sides)
+            if scale not in per_scale
+        }
+        ordered = [(per_scale | empty)[scale] for scale in range(len(sides))]
+        return tuple(torch.cat(parts) for parts in zip(*ordered, strict=True))
+
+    def encode(self, sequences: Sequences) -> None:
+        """Go through all sequences, no more than ``max_tokens`` at once."""
+        self._order = sequences.order
+        prefix = self._tower.prefix_tokens
+        patch = np.concatenate([[0], np.cumsum(sequences.count_ST.sum(1))])
+        for run in sequences.chunks(self._options.max_tokens, prefix=prefix):
+            patches = sequences.order[patch[run.start] : patch[run.stop]]
+            self._chunk(patches, sequences.count_ST[run])
+
+    def _chunk(self, patches: Indices, count_ST: Indices) -> None:
+        tower, options, places = self._tower, self._options, self._places[patches]
+        packing = Packing.of(count_ST, prefix=tower.prefix_tokens, class_tokens=options.class_tokens)
+        self.tokens += packing.tokens
+        cell, slot, frame = (
+            self._on_device(n) for n in (self._cell[patches], packing.patch_slot, places.frame + self._past_frames)
+        )
+        position = tuple(table[cell] for table in self._tables)
+        x_NC = tower.place(tower.embed(self._pixels(places)), position)
+        x_MC = self._packed(x_NC, slot, packing)
+        states = [x_MC] if self._hidden else []
+        if packing.tokens:
+            windows = Windows.of(packing.lengths, attention=options.attention, past=self._past_tokens)
+            attend = attend_with(windows, backend=options.backend, device=x_MC.device, dtype=x_MC.dtype)
+            positions = TokenPositions(patch=position, patch_slot=slot, frame=frame, tokens=packing.tokens)
+            for y_MC in tower.run(x_MC, attend, positions, self._past):
+                x_MC = y_MC
+                if self._hidden:
+                    states.append(x_MC)
+        left_MC = tower.leave(x_MC)
+        features = left_MC[slot]
+        self._parts.append([features, *(state[slot] for state in states)])
+        pooled = self._pool(left_MC, features, packing, count_ST)
+        if pooled is not None:
+            self._pooled.append(pooled)
+
+    def _pixels(self, places: Places) -> Tensor:
+        """(N, 3, F, p, p) pixels of the frames that each patch lasts; where the last is missing, the one before it."""
+        last, frames = self._tower.frames_per_patch, self._source.video.shape[1]
+        if last == 1:
+            return self._source.gather(places)[:, :, None].to(self._device)
+        parts = [
+            self._source.gather(replace(places, frame=np.minimum(places.frame * last + step, frames - 1)))
+            for step in range(last)
+        ]
+        return torch.stack(parts, dim=2).to(self._device)
+
+    def _packed(self, x_NC: Tensor, slot: Tensor, packing: Packing) -> Tensor:
+        tower = self._tower
+        if not tower.prefix_tokens:
+            return tower.enter(x_NC)
+        prefix_PC = tower.prefix().to(x_NC.dtype)
+        prefix_slot = self._on_device(packing.prefix_slot).flatten()
+        x_MC = x_NC.new_empty(packing.tokens, x_NC.shape[1]).index_copy(0, slot, x_NC)
+        x_MC = x_MC.index_copy(0, prefix_slot, prefix_PC.repeat(len(packing.prefix_slot), 1))
+        return tower.enter(x_MC)
+
+    def _pool(self, left_MC: Tensor, features_NC: Tensor, packing: Packing, count_ST: Indices) -> Tensor | None:
+        """(S, T, C) or (S, 1, C) pooled features of a chunk."""
+        tower, options = self._tower, self._options
+        S, T = count_ST.shape
+        if tower.prefix_tokens:
+            pooled = tower.pool(left_MC[self._on_device(packing.prefix_slot)])
+            if pooled is None:
+                return None
+            out = undefined((S * T, pooled.shape[-1]), pooled)
+            out = out.index_copy(0, self._on_device(packing.prefix_group), pooled).view(S, T, -1)
+            if options.class_tokens == "frame":
+                return out
+            first = (count_ST > 0).argmax(1)  # where the clip's one set of tokens is
+            return out[torch.arange(S, device=out.device), self._on_device(first)][:, None]
+        pooled_S = [
+            None if not len(part) else tower.pool_patches(part[None])
+            for part in torch.split(features_NC, count_ST.sum(1).tolist())
+        ]
+        known = next((pooled for pooled in pooled_S if pooled is not None), None)
+        if known is None:
+            return None
+        nothing = undefined((1, known.shape[-1]), known)
+        return torch.stack([nothing if pooled is None else pooled for pooled in pooled_S])
+
+    def result(self, gazes: tuple[Gaze, ...], shape: tuple[int, int]) -> SparseFeatures:
+        """Everything in the order of the gazes; ``shape`` is (S, T)."""
+        back = self._on_device(np.argsort(self._order, kind="stable"))
+        features, *states = (torch.cat(parts)[back] for parts in zip(*self._parts, strict=True))
+        pooled = torch.cat(self._pooled) if self._pooled else None
+        if pooled is not None and self._options.attention == "frame":
+            pooled = pooled.view(*shape, -1)
+        return SparseFeatures(
+            features=features, gazes=gazes, hidden_states=tuple(states) if self._hidden else None, pooled=pooled
+        )
+
+    def _on_device(self, numbers: Indices) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(numbers)).to(self._device)

@@ -1,0 +1,104 @@
+"""The layers of a Hugging Face model with another attention, without touching the model.
+
+A view is made anew for every pass: shallow copies of the layers and their attention modules, which share weights,
+buffers, hooks and submodules with the originals. The copies read a copied configuration that names our attention
+function; the model itself, its configuration included, stays as it is and can be used at the same time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from autogaze.extras import require
+from autogaze.vision_encoders.attending import Attend
+
+# Shape letters: M packed tokens, H heads, D channels of a head.
+
+NAME = "autogaze_packed"
+
+
+class LayerKeys:
+    """Keys and values of one layer that earlier steps of a stream have left; grows at its end."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor] | None = None
+        self._length = 0
+
+    def extend(self, k_MHD: Tensor, v_MHD: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values of new tokens; all of them, (L, H, D) each."""
+        start, self._length = self._length, self._length + len(k_MHD)
+        if self._kept is None or self._length > len(self._kept[0]):
+            room = 2 * self._length
+            grown = tuple(new.new_empty(room, *new.shape[1:]) for new in (k_MHD, v_MHD))
+            if self._kept is not None:
+                for more, kept in zip(grown, self._kept, strict=True):
+                    more[:start] = kept[:start]
+            self._kept = (grown[0], grown[1])
+        keys, values = self._kept
+        keys[start : self._length], values[start : self._length] = k_MHD, v_MHD
+        return keys[: self._length], values[: self._length]
+
+
+def layers_with(
+    layers: nn.ModuleList, *, attention: str, attend: Attend, past: list[LayerKeys] | None = None
+) -> Iterator[nn.Module]:
+    """The layers in order, each attending with ``attend``.
+
+    Args:
+        layers: of the model.
+        attention: name of a layer's attention module, which has a ``config`` and picks its function by it.
+        attend: what to attend with.
+        past: for each layer what it keeps between the steps of a stream; None: nothing.
+    """
+    _register()
+    configs: dict[int, Any] = {}
+    for number, layer in enumerate(layers):
+        inner = getattr(layer, attention)
+        config = configs.get(id(inner.config))
+        if config is None:
+            config = configs[id(inner.config)] = copy.copy(inner.config)
+            config._attn_implementation = NAME
+        inner = copy.copy(inner)
+        inner.config = config
+        inner.attend_packed = _LayerAttention(attend, None if past is None else past[number])
+        shown = copy.copy(layer)
+        shown._modules = {**layer._modules, attention: inner}
+        yield shown
+
+
+class _LayerAttention:
+    """What one layer's attention function calls."""
+
+    def __init__(self, attend: Attend, past: LayerKeys | None) -> None:
+        self._attend, self._past = attend, past
+
+    def __call__(self, q_MHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, *, scale: float, dropout: float) -> Tensor:
+        if self._past is not None:
+            k_MHD, v_MHD = self._past.extend(k_MHD, v_MHD)
+        return self._attend(q_MHD, k_MHD, v_MHD, scale=scale, dropout=dropout)
+
+
+def _attention_function(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """An attention function as transformers calls them, on (1, H, M, D); the mask is the module's own affair here."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return module.attend_packed(q, k, v, scale=scale, dropout=dropout)[None], None
+
+
+def _register() -> None:
+    utils = require("transformers.modeling_utils", extra="hf")
+    if NAME not in utils.ALL_ATTENTION_FUNCTIONS:
+        utils.ALL_ATTENTION_FUNCTIONS.register(NAME, _attention_function)
