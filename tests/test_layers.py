@@ -69,14 +69,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # Sparse vision transformers: packed tokens, families of models, the encoder
     (
-        *("vision_encoders.windows", "vision_encoders.attending", "vision_encoders.view", "vision_encoders.places"),
+        *("vision_encoders.windows", "vision_encoders.attending", "vision_encoders.stream_keys"),
+        *("vision_encoders.view", "vision_encoders.places"),
         *("vision_encoders.pixels", "vision_encoders.features", "vision_encoders.options"),
     ),
     (
         *("vision_encoders.towers.base", "vision_encoders.towers.siglip", "vision_encoders.towers.vit"),
         *("vision_encoders.towers.dinov3", "vision_encoders.towers.vjepa2", "vision_encoders.towers"),
     ),
-    ("vision_encoders.encoding", "vision_encoders.encoder", "vision_encoders"),
+    ("vision_encoders.encoding", "vision_encoders.session", "vision_encoders.encoder", "vision_encoders"),
     # What every task is
     ("tasks", "tasks.judged", "tasks.base"),
     # What a selection is good for; a task of one file needs no line of its own

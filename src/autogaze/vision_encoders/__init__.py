@@ -5,6 +5,16 @@ from __future__ import annotations
 from autogaze.vision_encoders.encoder import SparseEncoder, sparsify
 from autogaze.vision_encoders.features import SparseFeatures
 from autogaze.vision_encoders.options import SparseOptions
+from autogaze.vision_encoders.session import SparseSession
 from autogaze.vision_encoders.towers import TOWERS, TokenPositions, Tower
 
-__all__ = ["TOWERS", "SparseEncoder", "SparseFeatures", "SparseOptions", "TokenPositions", "Tower", "sparsify"]
+__all__ = [
+    "TOWERS",
+    "SparseEncoder",
+    "SparseFeatures",
+    "SparseOptions",
+    "SparseSession",
+    "TokenPositions",
+    "Tower",
+    "sparsify",
+]

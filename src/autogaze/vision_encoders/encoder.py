@@ -11,11 +11,13 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout
 from autogaze.vision_encoders.encoding import EncoderPass
 from autogaze.vision_encoders.features import SparseFeatures, merge_frames
 from autogaze.vision_encoders.options import SparseOptions
 from autogaze.vision_encoders.pixels import PixelSource
 from autogaze.vision_encoders.places import Places, Sequences
+from autogaze.vision_encoders.session import SparseSession
 from autogaze.vision_encoders.towers import Tower, tower_of
 
 Gazes: TypeAlias = Gaze | Sequence[Gaze]
@@ -62,7 +64,7 @@ class SparseEncoder(nn.Module):
         Raises:
             ValueError: gazes and frames do not fit each other or the model.
         """
-        gazes = self._checked(gazes)
+        gazes = self.check(gazes)
         layout = gazes[0].layout
         source = PixelSource(video=video, layout=layout, antialias=self.options.antialias)
         if (source.clips, video.shape[1]) != (len(gazes), gazes[0].num_frames):
@@ -80,7 +82,20 @@ class SparseEncoder(nn.Module):
         work.encode(sequences.frame_by_frame() if self.options.attention == "frame" else sequences)
         return work.result(merged, shape)
 
-    def _checked(self, gazes: Gazes) -> tuple[Gaze, ...]:
+    def open(self, layout: FrameLayout) -> SparseSession:
+        """Start on a clip that comes frame by frame.
+
+        Raises:
+            ValueError: the encoder's attention cannot be streamed.
+        """
+        return SparseSession(self, layout)
+
+    def check(self, gazes: Gazes) -> tuple[Gaze, ...]:
+        """The gazes of a batch, if this encoder can read them.
+
+        Raises:
+            ValueError: there are none, they differ in layout or frames, or their patches are not of the model's size.
+        """
         gazes = (gazes,) if isinstance(gazes, Gaze) else tuple(gazes)
         if not gazes:
             raise ValueError("there must be a gaze for every clip, got none")

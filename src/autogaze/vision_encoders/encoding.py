@@ -6,6 +6,7 @@ of a frame or clip, F frames a patch lasts, p its side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,8 @@ from autogaze.vision_encoders.features import SparseFeatures, undefined
 from autogaze.vision_encoders.options import SparseOptions
 from autogaze.vision_encoders.pixels import PixelSource
 from autogaze.vision_encoders.places import Indices, Packing, Places, Sequences
+from autogaze.vision_encoders.stream_keys import Past
 from autogaze.vision_encoders.towers import TokenPositions, Tower
-from autogaze.vision_encoders.view import LayerKeys
 from autogaze.vision_encoders.windows import Windows
 
 
@@ -34,13 +35,12 @@ class EncoderPass:
         places: Places,
         *,
         hidden_states: bool,
-        past: list[LayerKeys] | None = None,
-        past_tokens: int = 0,
+        pasts: Sequence[Past] | None = None,
         past_frames: int = 0,
     ) -> None:
         self._tower, self._options, self._source, self._places = tower, options, source, places
-        self._hidden, self._past = hidden_states, past
-        self._past_tokens, self._past_frames = past_tokens, past_frames
+        self._hidden = hidden_states
+        self._pasts, self._past_frames = pasts, past_frames
         self._device = tower.weight.device
         self._cell, sides = places.cells(source.layout, tiles=options.tiles)
         used = np.unique(places.scale)
@@ -66,15 +66,19 @@ class EncoderPass:
         return tuple(torch.cat(parts) for parts in zip(*ordered, strict=True))
 
     def encode(self, sequences: Sequences) -> None:
-        """Go through all sequences, no more than ``max_tokens`` at once."""
+        """Go through all sequences, no more than ``max_tokens`` at once; those of a stream one by one."""
         self._order = sequences.order
-        prefix = self._tower.prefix_tokens
         patch = np.concatenate([[0], np.cumsum(sequences.count_ST.sum(1))])
-        for run in sequences.chunks(self._options.max_tokens, prefix=prefix):
+        if self._pasts is None:
+            runs = sequences.chunks(self._options.max_tokens, prefix=self._tower.prefix_tokens)
+        else:
+            runs = [slice(number, number + 1) for number in range(len(self._pasts))]
+        for run in runs:
             patches = sequences.order[patch[run.start] : patch[run.stop]]
-            self._chunk(patches, sequences.count_ST[run])
+            past = None if self._pasts is None else self._pasts[run.start]
+            self._chunk(patches, sequences.count_ST[run], past)
 
-    def _chunk(self, patches: Indices, count_ST: Indices) -> None:
+    def _chunk(self, patches: Indices, count_ST: Indices, past: Past | None) -> None:
         tower, options, places = self._tower, self._options, self._places[patches]
         packing = Packing.of(count_ST, prefix=tower.prefix_tokens, class_tokens=options.class_tokens)
         self.tokens += packing.tokens
@@ -86,13 +90,15 @@ class EncoderPass:
         x_MC = self._packed(x_NC, slot, packing)
         states = [x_MC] if self._hidden else []
         if packing.tokens:
-            windows = Windows.of(packing.lengths, attention=options.attention, past=self._past_tokens)
+            windows = Windows.of(packing.lengths, attention=options.attention, past=past.tokens if past else 0)
             attend = attend_with(windows, backend=options.backend, device=x_MC.device, dtype=x_MC.dtype)
             positions = TokenPositions(patch=position, patch_slot=slot, frame=frame, tokens=packing.tokens)
-            for y_MC in tower.run(x_MC, attend, positions, self._past):
+            for y_MC in tower.run(x_MC, attend, positions, past):
                 x_MC = y_MC
                 if self._hidden:
                     states.append(x_MC)
+            if past is not None:
+                past.tokens += packing.tokens
         left_MC = tower.leave(x_MC)
         features = left_MC[slot]
         self._parts.append([features, *(state[slot] for state in states)])

@@ -15,36 +15,15 @@ from torch import Tensor, nn
 
 from autogaze.extras import require
 from autogaze.vision_encoders.attending import Attend
+from autogaze.vision_encoders.stream_keys import LayerKeys, Past
 
 # Shape letters: M packed tokens, H heads, D channels of a head.
 
 NAME = "autogaze_packed"
 
 
-class LayerKeys:
-    """Keys and values of one layer that earlier steps of a stream have left; grows at its end."""
-
-    def __init__(self) -> None:
-        self._kept: tuple[Tensor, Tensor] | None = None
-        self._length = 0
-
-    def extend(self, k_MHD: Tensor, v_MHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of new tokens; all of them, (L, H, D) each."""
-        start, self._length = self._length, self._length + len(k_MHD)
-        if self._kept is None or self._length > len(self._kept[0]):
-            room = 2 * self._length
-            grown = tuple(new.new_empty(room, *new.shape[1:]) for new in (k_MHD, v_MHD))
-            if self._kept is not None:
-                for more, kept in zip(grown, self._kept, strict=True):
-                    more[:start] = kept[:start]
-            self._kept = (grown[0], grown[1])
-        keys, values = self._kept
-        keys[start : self._length], values[start : self._length] = k_MHD, v_MHD
-        return keys[: self._length], values[: self._length]
-
-
 def layers_with(
-    layers: nn.ModuleList, *, attention: str, attend: Attend, past: list[LayerKeys] | None = None
+    layers: nn.ModuleList, *, attention: str, attend: Attend, past: Past | None = None
 ) -> Iterator[nn.Module]:
     """The layers in order, each attending with ``attend``.
 
@@ -52,7 +31,7 @@ def layers_with(
         layers: of the model.
         attention: name of a layer's attention module, which has a ``config`` and picks its function by it.
         attend: what to attend with.
-        past: for each layer what it keeps between the steps of a stream; None: nothing.
+        past: what earlier steps of a stream have left; None: there are none.
     """
     _register()
     configs: dict[int, Any] = {}
@@ -64,7 +43,7 @@ def layers_with(
             config._attn_implementation = NAME
         inner = copy.copy(inner)
         inner.config = config
-        inner.attend_packed = _LayerAttention(attend, None if past is None else past[number])
+        inner.attend_packed = _LayerAttention(attend, None if past is None else past.layers[number])
         shown = copy.copy(layer)
         shown._modules = {**layer._modules, attention: inner}
         yield shown

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autogaze.vision_encoders.attending import Attend
-from autogaze.vision_encoders.view import LayerKeys, layers_with
+from autogaze.vision_encoders.stream_keys import Past
+from autogaze.vision_encoders.view import layers_with
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,9 +123,7 @@ class Tower:
 
     # The layers
 
-    def run(
-        self, x_MC: Tensor, attend: Attend, positions: TokenPositions, past: list[LayerKeys] | None
-    ) -> Iterator[Tensor]:
+    def run(self, x_MC: Tensor, attend: Attend, positions: TokenPositions, past: Past | None) -> Iterator[Tensor]:
         """(M, C) output of each layer in turn."""
         turns = self.turns(positions)
         x_1MC = x_MC[None]
