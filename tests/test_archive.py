@@ -1,5 +1,6 @@
 """Files: what is saved comes back, what is broken says so, and nothing is ever unpickled."""
 
+import errno
 import json
 import os
 import pickle
@@ -71,6 +72,50 @@ def test_saving_where_nothing_can_be_written(tmp_path: Path):
     with pytest.raises(OSError, match="folder"):
         random_gaze(0).save(tmp_path / "folder")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_has_its_name_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    replace_file, names = Path.replace, dict[int, str]()
+
+    def synced(descriptor: int) -> None:
+        done.append(names[os.fstat(descriptor).st_ino])
+
+    def replaced(path: Path, target: Path) -> Path:
+        done.append(f"→ {target.name}")
+        return replace_file(path, target)
+
+    def name(*paths: Path) -> None:
+        names.update({path.stat().st_ino: path.name for path in paths})
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    name(tmp_path)
+    with archive.atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("all of it")
+        name(temporary)
+    assert done == [temporary.name, "→ a.txt", tmp_path.name]
+    done.clear()
+    folder = tmp_path / "new"
+    (folder / "inside").mkdir(parents=True)
+    (folder / "inside" / "b.txt").write_text("all of it")
+    name(folder, folder / "inside", folder / "inside" / "b.txt")
+    archive.commit(folder, tmp_path / "folder")
+    assert set(done[:3]) == {"b.txt", "inside", "new"} and done[3:] == ["→ folder", tmp_path.name]
+
+
+def test_content_that_does_not_reach_the_disk_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def failing(descriptor: int) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    number = errno.EIO
+    with pytest.raises(OSError, match="no"):
+        random_gaze(0).save(tmp_path / "a.gaze")
+    assert not list(tmp_path.iterdir())
+    number = errno.EINVAL  # a file system that cannot sync at all
+    random_gaze(0).save(tmp_path / "a.gaze")
+    assert Gaze.load(tmp_path / "a.gaze").equals(random_gaze(0))
 
 
 def test_a_file_has_the_rights_of_any_new_file(tmp_path: Path):

@@ -73,6 +73,26 @@ def _full_after(files: int) -> Any:
     return write_some
 
 
+def test_a_state_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+    synced: list[set[str]] = []
+    new, sync = tmp_path / "step-00000001", state.sync
+
+    def watched(path: Path) -> None:
+        sync(path)
+        assert not (new / state.PROGRESS_NAME).exists()
+        synced.append({file.name for file in path.iterdir()})
+
+    monkeypatch.setattr(state, "sync", watched)
+    averaged, progress = state.Averaged(model, decay=0.5), state.Progress(step=1)
+    state.save_state(tmp_path, model=model, averaged=averaged, optimizer=optimizer, progress=progress, keep=1)
+    names = ("weights", "averaged", "exp_avg", "exp_avg_sq")
+    assert synced == [{f"{name}.safetensors" for name in names}]
+
+
 def test_what_a_kill_left_between_two_renames_is_put_back(tmp_path: Path) -> None:
     place = tmp_path / "best"
     with replace_folder(place) as folder:
@@ -139,15 +159,25 @@ def test_other_settings_than_before_are_told(footage: Path, tmp_path: Path) -> N
 
 
 _UNION = """
+from pathlib import Path
+import torch
 from autogaze.training.ntp import NTPSettings
-from autogaze.training.processes import Processes
+from autogaze.training.processes import PATIENCE, Processes
 processes = Processes(NTPSettings(procedural=1.0, steps=1, device="cpu"))
+backend = torch.distributed.group.WORLD._get_backend(processes.device)
+assert backend.options._timeout == PATIENCE, backend.options._timeout
+del backend
 assert processes.union({str(processes.rank): "broken"}) == {"0": "broken", "1": "broken"}
+weight = torch.nn.Parameter(torch.ones(1))
+weight.sum().backward()
+torch.optim.AdamW([weight]).step()
 processes.close()
+threads = [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
+assert not [name for name in threads if "gloo" in name], threads
 """
 
 
-def test_all_processes_unreadable_files_are_told(tmp_path: Path) -> None:
+def test_processes_wait_for_one_another_tell_unreadable_files_and_end_their_threads(tmp_path: Path) -> None:
     (tmp_path / "union.py").write_text(_UNION)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run([*torchrun, tmp_path / "union.py"], capture_output=True, text=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import secrets
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ _DAMAGE = (
     ValueError,
 )
 
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""Of file systems, and of what is no file on one, that cannot sync."""
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -47,9 +52,54 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
-        temporary.replace(path)
+        commit(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name: what is found there is all of it, even after a power cut.
+
+    Raises:
+        OSError: it is not there, cannot be moved, or its content cannot be brought to the disk.
+    """
+    sync(temporary)
+    temporary.replace(path)
+    sync_names(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder with all that is in it, to the disk; until then the system may keep it in memory.
+
+    Raises:
+        OSError: it is not there, or its content cannot be brought to the disk.
+    """
+    if sys.platform == "win32":  # syncs only what is open for writing
+        return
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_dir():
+            sync_names(file)
+            continue
+        with file.open("rb") as opened:
+            try:
+                os.fsync(opened.fileno())
+            except OSError as error:
+                if error.errno not in _NO_SYNC:
+                    raise
+    if path.is_dir():
+        sync_names(path)
+
+
+def sync_names(folder: Path) -> None:
+    """Bring to the disk what is called what in a folder, as far as the system can."""
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], *, header: Mapping[str, Any]) -> None:

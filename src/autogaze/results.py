@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
+from autogaze.archive import sync_names
 from autogaze.errors import AutoGazeError
 from autogaze.pipeline import OnProgress
 from autogaze.summary import ForeignFileError, ResultSummary, SummaryFileError, fingerprint
@@ -200,6 +201,7 @@ class Job(ABC, Generic[SummaryT]):
                 (self.out / file).unlink(missing_ok=True)
             for file in self.files():
                 (folder / file).replace(self.out / file)
+            sync_names(self.out)
 
     def _stale(self) -> list[str]:
         """Files of the result that is replaced which the new one does not have."""

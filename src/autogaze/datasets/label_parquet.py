@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autogaze.archive import atomic_path
+from autogaze.archive import atomic_path, commit
 from autogaze.datasets.label_entries import Entry, LabelFileError, LabelOrigin, Labels, VideoLabel
 from autogaze.extras import require
 from autogaze.grid import PatchGrid
@@ -57,7 +57,7 @@ def write_parquet(
             _write_file(fresh / f"labels-{number:05d}{SUFFIX}", iter([shard]), origin)
         if path.exists():
             path.rename(staging / "before")
-        fresh.rename(path)
+        commit(fresh, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 from autogaze.errors import TrainingError
 from autogaze.extras import require
 from autogaze.training.run_settings import RunSettings
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one another: the others wait while the main process validates."""
 
 
 class Processes:
@@ -28,9 +33,18 @@ class Processes:
         wanted = settings.device
         if wanted is not None:
             _device(wanted)
+        if torch.distributed.is_available():
+            # Its functions take the group that is there at their import for a default. An optimiser imports them, and
+            # then the group's threads would outlive close(), and often abort the interpreter at its end.
+            importlib.import_module("torch.distributed.nn.functional")
+        patience = require("accelerate.utils", extra="train").InitProcessGroupKwargs(timeout=PATIENCE)
         # The default of accelerate's own dispatcher would be to move data; nothing here goes through its loaders.
         self._accelerator = accelerate.Accelerator(
-            cpu=wanted == "cpu", mixed_precision="no", log_with=_trackers(settings), project_dir=str(settings.out)
+            cpu=wanted == "cpu",
+            mixed_precision="no",
+            log_with=_trackers(settings),
+            project_dir=str(settings.out),
+            kwargs_handlers=[patience],
         )
         self.device: torch.device = self._accelerator.device if wanted in (None, "cpu") else _device(str(wanted))
         """Where this process computes."""

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autogaze.archive import atomic_path
+from autogaze.archive import atomic_path, commit, sync, sync_names
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze.checkpoint import write_tensors
 
@@ -109,9 +109,11 @@ def _write(
     new.mkdir(parents=True)
     for name, tensors in {"weights": model.state_dict(), "averaged": averaged.weights, **moments}.items():
         write_tensors({key: value.contiguous() for key, value in tensors.items()}, new / f"{name}.safetensors")
+    sync(new)  # all of it before the file that makes it count
     with atomic_path(new / PROGRESS_NAME) as path:
         values = {name: value for name, value in asdict(progress).items() if value != math.inf}
         path.write_text(json.dumps(values) + "\n", encoding="utf-8")
+    sync_names(new.parent)
 
 
 @contextmanager
@@ -124,7 +126,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
         yield new
         if path.exists():
             path.replace(old)
-        new.replace(path)
+        commit(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
