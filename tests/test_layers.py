@@ -131,9 +131,23 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Training
     (
         "training",
-        *("training.stage", "training.run_settings", "training.processes", "training.journal", "training.state"),
+        *(
+            "training.stage",
+            "training.data",
+            "training.run_settings",
+            "training.processes",
+            "training.journal",
+            "training.state",
+        ),
         *("training.batch", "training.stopping", "training.trainer"),
-        *("training.clip_source", "training.networks", "training.gaze_stage", "training.rollouts"),
+        *(
+            "training.strip",
+            "training.memory",
+            "training.clip_source",
+            "training.networks",
+            "training.gaze_stage",
+            "training.rollouts",
+        ),
         *(
             "training.own_gazes",
             "training.stop_head",
@@ -142,7 +156,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "training.groups",
             "training.grpo",
         ),
-        *("training.strip", "training.refiner", "training.video_mae_networks", "training.video_mae"),
+        *("training.refiner", "training.video_mae_networks", "training.video_mae"),
     ),
     ("configs", "configs.ntp", "configs.grpo", "configs.stop_head", "configs.reconstructor"),
     # Entry points

@@ -57,7 +57,7 @@ def test_a_run_leaves_checkpoints_states_pictures_and_a_log(footage: Path, tmp_p
         assert model.config.max_num_frames == 4
     assert [folder.name for folder in sorted((tmp_path / "state").iterdir())] == ["step-00000006", "step-00000007"]
     pictures = sorted(path.name for path in (tmp_path / "pictures" / "step-00000007").iterdir())
-    assert pictures == ["000-2.png", "001-3.png"]
+    assert pictures == ["000-2.canvas.png", "000-2.png", "001-3.canvas.png", "001-3.png"]
     assert [line["step"] for line in events(tmp_path, "step")] == [1, 2, 3, 4, 5, 6, 7]
     assert {line["weights"] for line in events(tmp_path, "validation")} == {"averaged", "latest"}
     assert [line["step"] for line in events(tmp_path, "validation")] == [2, 2, 4, 4, 6, 6, 7, 7]

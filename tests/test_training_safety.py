@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,7 +22,7 @@ from autogaze.cli import main
 from autogaze.commands.train import WHAT, config_names, describe, load_config
 from autogaze.configs import ntp
 from autogaze.errors import TrainingError
-from autogaze.training import state
+from autogaze.training import memory, state
 from autogaze.training.processes import Processes
 from autogaze.training.state import replace_folder, tidy_folder
 from training_samples import all_tensors, events, make_footage, ntp_settings, run, same_tensors, trainer
@@ -156,6 +159,59 @@ def test_other_settings_than_before_are_told(footage: Path, tmp_path: Path) -> N
     }
     assert set(line) == {"event", "step", "seconds", "steps", "batch", "seed"}
     assert len(events(tmp_path, "over")) == 1
+
+
+def test_other_data_and_another_init_than_before_are_told(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "run"
+    shutil.copytree(footage / "videos", videos)
+    changes: dict[str, Any] = {"videos": (videos,), "steps": 1, "validation_clips": 0}
+    run(ntp_settings(footage, out, **changes))
+    moved = tmp_path / "moved"
+    videos.rename(moved)
+    run(ntp_settings(footage, out, **{**changes, "videos": (moved,)}, resume=True))
+    (line,) = events(out, "changed")
+    assert "videos" in line and "video_files" not in line and not events(out, "init_ignored")
+    (moved / "train" / "0.mp4").rename(moved / "train" / "9.mp4")
+    with (moved / "val" / "2.mp4").open("ab") as file:
+        file.write(b"more")
+    command = ["train", "ntp", "--out", out, "--videos", moved, "--images", footage / "images", "--batch", 8]
+    rest = ["--block", 16, "--steps", 1, "--init", "bundled", "--shape", "tiny", "--resume", "--device", "cpu"]
+    shutil.copytree(footage / "init", tmp_path / "other")
+    rest[rest.index("bundled")] = tmp_path / "other"
+    with pytest.raises(SystemExit, match="0"):
+        main([*map(str, command + rest), "--validation-clips", "0"])
+    _, line = events(out, "changed")
+    before, now = line["video_files"].split(" → ")
+    assert before.startswith("3 files, ") and now.startswith("3 files, ") and before != now
+    before, now = (int(part.split()[2]) for part in line["validation_files"].split(" → "))
+    assert now == before + 4 and "image_files" not in line
+    (line,) = events(out, "init_ignored")
+    assert line["message"].endswith(f"not from --init {tmp_path / 'other'}; another --out starts from that")
+    told = capsys.readouterr().out
+    assert "event=changed" in told and "video_files=" in told and "event=init_ignored" in told
+
+
+def test_pictures_are_kept_of_the_newest_and_the_best_step(tmp_path: Path) -> None:
+    for step in range(1, 16):
+        (tmp_path / f"step-{step:08d}").mkdir()
+        state.prune_pictures(tmp_path, best_step=2)
+    kept = sorted(int(folder.name[-8:]) for folder in tmp_path.iterdir())
+    assert kept == [2, *range(16 - state.PICTURES_KEPT, 16)]
+
+
+def test_clips_are_kept_in_a_quarter_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_CONTAINER_LIMITS", (limit,))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=40 * 2**30))
+    assert memory.kept_bytes() == memory.MOST_BYTES
+    limit.write_text("max\n")
+    assert memory.kept_bytes() == memory.MOST_BYTES
+    limit.write_text(f"{2**30}\n")
+    assert memory.kept_bytes() == 2**28
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert memory.kept_bytes() == 2**27
 
 
 _UNION = """

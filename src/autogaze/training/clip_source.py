@@ -12,6 +12,7 @@ from autogaze.datasets.labellers import Labeller
 from autogaze.datasets.order import SampleOrder
 from autogaze.datasets.sources import find_validation
 from autogaze.datasets.stream import ClipMaker, ClipShape, LabelledClip
+from autogaze.training.memory import kept_bytes
 from autogaze.training.run_settings import ClipRunSettings, ClipSettings
 from autogaze.training.stage import Share, Tell
 
@@ -51,6 +52,7 @@ def clip_feed(
         ahead=min(512, 4 * settings.batch),
         cache_bytes=int(settings.cache_gb * 1e9),
         cache_folder=settings.cache_folder,
+        kept_bytes=kept_bytes(),
     )
 
 

@@ -23,6 +23,7 @@ from autogaze.training.clip_source import validation_clips
 from autogaze.training.networks import gaze_model
 from autogaze.training.run_settings import ClipRunSettings
 from autogaze.training.stage import ParameterGroup, Tell, Validation
+from autogaze.training.strip import canvases, strip
 
 PICTURES = 4
 """Validation clips that are drawn."""
@@ -128,7 +129,7 @@ class GazeModelStage:
         return Validation(values=values, better_below="own_loss")
 
     def draw(self, weights: Mapping[str, Tensor], folder: Path) -> None:
-        """A sheet of the model's own gazes for each of a few validation clips."""
+        """The model's own gazes at each of a few validation clips, and what they paint beside what the search's do."""
         if not self.validation:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,6 +143,11 @@ class GazeModelStage:
             picture = sheet(frames, gaze, columns=PICTURE_COLUMNS, title=title)
             # Clips of different folders may have the same name.
             picture.save(folder / f"{clip.recipe.number:03d}-{name}.png")
+            shown = np.linspace(0, len(clip.rgb) - 1, min(PICTURE_COLUMNS, len(clip.rgb))).round().astype(int)
+            painted = {"search": clip.label.gaze, "model": gaze}
+            rows = {who: canvases(clip.rgb, one)[shown] for who, one in painted.items()}
+            path = folder / f"{clip.recipe.number:03d}-{name}.canvas.png"
+            strip(np.array(clip.rgb[shown]), rows, title=title, path=path)
 
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """A checkpoint in the published layout."""

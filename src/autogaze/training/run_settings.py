@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from autogaze.errors import TrainingError
+from autogaze.training.data import data_of
 from autogaze.training.stage import Stage, Tell
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ class RunSettings:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it trains")
 
+    def data(self) -> dict[str, str]:
+        """What there is to learn from, by kind; equal for equal data."""
+        return {}
+
     @property
     def by_clock(self) -> bool:
         """Whether the clock has a say in :meth:`share_done`."""
@@ -160,7 +165,8 @@ class ClipSettings:
     validation_clips: int = 93
     """Most clips to validate on, one of each video, evenly spread over them."""
     block: int = 4096
-    """Clips that are gone through --reuse times, in different orders, before the next ones; 2.4 MB each."""
+    """Clips that are gone through --reuse times, in different orders, before the next ones. They are kept, 2.4 MB each,
+    in a quarter of the free memory and at most 8.6 GB; those that do not fit are made again."""
     reuse: int = 2
     """How often each clip is learned from."""
     workers: int | None = None
@@ -202,3 +208,7 @@ class ClipRunSettings(ClipSettings, RunSettings):
     def __post_init__(self) -> None:
         ClipSettings.__post_init__(self)
         RunSettings.__post_init__(self)
+
+    def data(self) -> dict[str, str]:
+        """See :func:`~autogaze.training.data.data_of`."""
+        return data_of(self)

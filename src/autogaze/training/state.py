@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze.checkpoint import write_tensors
 
 PROGRESS_NAME = "progress.json"
+PICTURES_KEPT = 10
+"""Sets of pictures of a run that are kept, beside that of the best validation."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -36,8 +38,12 @@ class Progress:
     """Time spent training, over all sittings."""
     best: float = math.inf
     """Value of the best validation."""
+    best_step: int = 0
+    """Step of that."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What the run was told, as JSON has it."""
+    data: dict[str, str] = field(default_factory=dict)
+    """What it learned from, see :meth:`RunSettings.data`."""
 
 
 class Averaged:
@@ -92,13 +98,26 @@ def save_state(
     for parameter, values in optimizer.state.items():
         for kind in _MOMENTS:
             moments[kind][names[id(parameter)]] = values[kind]
-    new = folder / f"step-{progress.step:08d}"
+    new = _place(folder, progress.step)
     if new not in _complete(folder):
         _write(new, model=model, averaged=averaged, moments=moments, progress=progress)
-    newest = _complete(folder)[-keep:]
+    _remove_others(folder, _complete(folder)[-keep:])
+
+
+def prune_pictures(folder: Path, *, best_step: int) -> None:
+    """Remove all sets of pictures but the :data:`PICTURES_KEPT` newest and that of the best validation."""
+    found = _folders(folder)
+    _remove_others(folder, [*found[-PICTURES_KEPT:], _place(folder, best_step)])
+
+
+def _remove_others(folder: Path, kept: Sequence[Path]) -> None:
     for old in _folders(folder):
-        if old not in newest:
+        if old not in kept:
             shutil.rmtree(old)
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def _write(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from autogaze.archive import atomic_path
@@ -13,10 +14,12 @@ from autogaze.captions import drawable, font, shortened
 from autogaze.datasets.stream import LabelledClip
 from autogaze.drawing import Rgb
 from autogaze.error_map import FULL_LEVELS, error_map
+from autogaze.gaze import Gaze
 from autogaze.picture_error import PictureError
+from autogaze.selectors.canvas import Canvas
 from autogaze.selectors.cells import Pixels
 
-# Shape letters: T frames of H × W pixels.
+# Shape letters: T frames of H × W pixels, S of a side where they are square.
 
 PICTURES = 4
 """Validation clips that are drawn."""
@@ -34,6 +37,12 @@ def some_of(clips: Sequence[LabelledClip[LabelT]]) -> Iterator[tuple[str, Labell
     for place in range(0, len(clips), max(1, -(-len(clips) // PICTURES))):
         path = clips[place].recipe.path
         yield f"{place:03d}-{'clip' if path is None else path.stem}", clips[place]
+
+
+def canvases(rgb: Pixels, gaze: Gaze) -> Pixels:
+    """(T, S, S, 3) uint8 what gazes alone paint of a (T, S, S, 3) clip, frame by frame."""
+    canvas = Canvas(gaze.layout)
+    return np.stack([canvas.paste(frame, one) for frame, one in zip(rgb, gaze, strict=True)])
 
 
 def strip(true_THWC: Pixels, rows: Mapping[str, Pixels], *, title: Path | str | None, path: Path) -> None:

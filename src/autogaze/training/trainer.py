@@ -25,6 +25,7 @@ from autogaze.training.state import (
     check_unused,
     has_state,
     load_state,
+    prune_pictures,
     replace_folder,
     save_state,
     tidy_folder,
@@ -73,7 +74,8 @@ class Trainer(Generic[ClipT, BatchT]):
         if settings.resume:
             loaded = load_state(self._states, model=stage.module, averaged=self.averaged, optimizer=self.optimizer)
         self._before = loaded or Progress()
-        self.step, self.best = self._before.step, self._before.best
+        self.step, self.best, self._best_step = self._before.step, self._before.best, self._before.best_step
+        self._data = settings.data() if processes.is_main else {}
         self.must_stop = False
         """Set it and the sitting ends after the step."""
         self._unseen: list[tuple[int, Tensor, str]] = []
@@ -230,10 +232,16 @@ class Trainer(Generic[ClipT, BatchT]):
         versions = {"torch": torch.__version__, "processes": self.processes.world, "device": str(self.processes.device)}
         self.log.event("start", step=self.step, seconds=self._before.seconds, settings=settings, **versions)
         was = self._before.settings
-        changed = [name for name in settings if name not in FREE and name in was and was[name] != settings[name]]
-        if changed:
-            told = {name: f"{was[name]} → {settings[name]}" for name in changed}
+        told = {
+            **_changes({name: value for name, value in was.items() if name not in FREE}, settings),
+            **_changes(self._before.data, self._data),
+        }
+        if told:
             self.log.event("changed", step=self.step, seconds=self._before.seconds, **told)
+        init = self.settings.init
+        if was and init not in (None, was.get("init")):
+            hint = f"the weights come from {self._states} and not from --init {init}; another --out starts from that"
+            self.log.event("init_ignored", step=self.step, seconds=self._before.seconds, message=hint)
         if self.moment.share >= 1:
             hint = "nothing is left to do; a run that is to go on needs more --steps or --total-minutes"
             self.log.event("over", step=self.step, seconds=self._before.seconds, message=hint)
@@ -280,10 +288,11 @@ class Trainer(Generic[ClipT, BatchT]):
             with replace_folder(out / "checkpoint") as folder:
                 stage.save(self.averaged.weights, folder)
             if score is not None and score < self.best:
-                self.best = score
+                self.best, self._best_step = score, self.step
                 with replace_folder(out / "best") as folder:
                     stage.save(self.averaged.weights, folder)
             stage.draw(self.averaged.weights, out / "pictures" / f"step-{self.step:08d}")
+            prune_pictures(out / "pictures", best_step=self._best_step)
             stage.module.train()
             save_state(
                 self._states,
@@ -291,7 +300,12 @@ class Trainer(Generic[ClipT, BatchT]):
                 averaged=self.averaged,
                 optimizer=self.optimizer,
                 progress=Progress(
-                    step=self.step, seconds=self._total_seconds, best=self.best, settings=self._plain_settings
+                    step=self.step,
+                    seconds=self._total_seconds,
+                    best=self.best,
+                    best_step=self._best_step,
+                    settings=self._plain_settings,
+                    data=self._data,
                 ),
                 keep=self.settings.keep,
             )
@@ -343,6 +357,11 @@ def _sources(clips: Sequence[object]) -> str:
 
 def _first(unreadable: Mapping[str, str]) -> str:
     return next(iter(unreadable.values()), "nothing was made")
+
+
+def _changes(was: Mapping[str, object], now: Mapping[str, object]) -> dict[str, str]:
+    """What both have and is not the same."""
+    return {name: f"{was[name]} → {now[name]}" for name in now if name in was and was[name] != now[name]}
 
 
 def _plain(value: object) -> object:

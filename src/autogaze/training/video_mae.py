@@ -21,7 +21,6 @@ from autogaze.labelling.budgets import DrawnBudget
 from autogaze.losses.weighted import VisionModel, WeightedLoss, make_loss
 from autogaze.picture_error import PictureError
 from autogaze.selectors.base import CLIP_FRAMES
-from autogaze.selectors.canvas import Canvas
 from autogaze.selectors.cells import Pixels
 from autogaze.tasks.judged import sample_frames
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
@@ -29,7 +28,7 @@ from autogaze.training.batch import stack
 from autogaze.training.clip_source import clip_feed, validation_clips
 from autogaze.training.run_settings import ClipRunSettings
 from autogaze.training.stage import Moment, ParameterGroup, Share, Tell, Terms, Validation
-from autogaze.training.strip import some_of, strip
+from autogaze.training.strip import canvases, some_of, strip
 from autogaze.training.video_mae_networks import video_mae_network
 
 # Shape letters: B clips, T frames, F frames that are rebuilt, S pixels a side of a frame.
@@ -250,9 +249,7 @@ class VideoMAEStage:
 
     def _canvases(self, clip: LabelledClip[Gaze]) -> Pixels:
         """(F, S, S, 3) uint8 canvases of the same gazes."""
-        canvas = Canvas(clip.label.layout)
-        pictures = [canvas.paste(frame, one) for frame, one in zip(clip.rgb, clip.label, strict=True)]
-        return np.stack([pictures[t] for t in self.judged])
+        return canvases(clip.rgb, clip.label)[list(self.judged)]
 
 
 def _loss(settings: VideoMAESettings, mae: VideoMAE) -> WeightedLoss:
