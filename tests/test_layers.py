@@ -104,7 +104,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("datasets.labellers", "datasets.order", "datasets.stream", "datasets.feed"),
     ),
     # Results as files and as words
-    ("results", "files", "info", "checks", "terminal", "journal"),
+    (
+        *("results", "files", "info", "checks", "terminal", "journal"),
+        *("export.networks", "export.programs", "export.formats", "export.manifest"),
+    ),
+    # Gaze models for other runtimes
+    ("export.folder", "export"),
     # Labels of many videos
     (
         *("labelling", "labelling.budgets", "labelling.scorers", "labelling.search", "labelling.lazy"),
@@ -169,7 +174,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "commands.evaluate",
             "commands.behaviour",
         ),
-        *("commands.calibrate", "commands.label", "commands.info", "commands.checks", "commands.train", "commands"),
+        *(
+            "commands.calibrate",
+            "commands.label",
+            "commands.export",
+            "commands.info",
+            "commands.checks",
+            "commands.train",
+            "commands",
+        ),
     ),
     ("cli",),
 )

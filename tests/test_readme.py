@@ -132,6 +132,7 @@ def section(verb: str) -> str:
         ("evaluate behaviour", cli.BehaviourCommand),
         ("calibrate", cli.CalibrateCommand),
         ("label", LabelCommand),
+        ("export", cli.ExportCommand),
         ("train", NTPSettings),
         ("train", StopHeadSettings),
         ("train", GRPOSettings),
@@ -181,7 +182,11 @@ EXAMPLES = {
 
 
 def test_every_example_is_run() -> None:
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*EXAMPLES, "make_sample.py"}
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        *EXAMPLES,
+        "make_sample.py",
+        "gaze_with_onnxruntime.py",  # by test_export.py, which has a model for it
+    }
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -21,6 +21,7 @@ from autogaze.commands.behaviour import BehaviourCommand
 from autogaze.commands.calibrate import CalibrateCommand
 from autogaze.commands.checks import ChecksCommand
 from autogaze.commands.evaluate import EvaluateCommand
+from autogaze.commands.export import ExportCommand
 from autogaze.commands.gaze import GazeCommand
 from autogaze.commands.info import InfoCommand
 from autogaze.commands.label import LabelCommand
@@ -38,6 +39,7 @@ Command = (
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
     | Annotated[LabelCommand, tyro.conf.subcommand("label")]
+    | Annotated[ExportCommand, tyro.conf.subcommand("export")]
     | Annotated[InfoCommand, tyro.conf.subcommand("info")]
     | Annotated[ChecksCommand, tyro.conf.subcommand("checks")]
 )
@@ -58,7 +60,7 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "label", "train", "info", "checks")
+VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "label", "train", "export", "info", "checks")
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 

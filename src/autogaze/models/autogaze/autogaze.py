@@ -35,6 +35,13 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def normalised(frames: Tensor) -> Tensor:
+    """What the encoder reads of (…, H, W, 3) frames of 0 to 255: (…, 3, H, W) fp32."""
+    video = frames.movedim(-1, -3).float()
+    mean, std = (torch.tensor(v, device=frames.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (video / 127.5 - 1 - mean) / std
+
+
 class AutoGaze(nn.Module):
     """A gaze model with its configuration.
 
@@ -192,9 +199,7 @@ class AutoGaze(nn.Module):
         if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
             raise ValueError(f"frames must be (..., H, W, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
         # On the device in fp32: a half-precision model must not see more rounding than it makes itself.
-        video = frames.to(self.device).movedim(-1, -3).float()
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return ((video / 127.5 - 1 - mean) / std).to(self.dtype)
+        return normalised(frames.to(self.device)).to(self.dtype)
 
     def gaze(
         self,
