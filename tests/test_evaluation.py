@@ -1,5 +1,6 @@
 """An evaluation measures what it says, gives equal tables however often it was interrupted, and names what failed."""
 
+import fcntl
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from autogaze.errors import AutoGazeError, BudgetError, CheckpointError
 from autogaze.evaluation.clips import ClipReader, Cutting
+from autogaze.evaluation.journal import JOURNAL
 from autogaze.evaluation.metrics import picture_metrics
 from autogaze.evaluation.outputs import Evaluation
 from autogaze.evaluation.rows import PSNR_CEILING_DB, ClipRow, FrameRow, SummaryRow
@@ -375,6 +377,15 @@ class TestFolder:
         with pytest.raises(OutputError, match=r"plots/mine\.png is a picture of no evaluation"):
             run(videos[:1], tmp_path, overwrite=True)
         assert (tmp_path / "plots" / "mine.png").read_bytes() == b"dear to me"
+
+    def test_starting_over_leaves_an_evaluation_that_is_running(self, videos: list[Path], tmp_path: Path) -> None:
+        run(videos[:1], tmp_path)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with (tmp_path / JOURNAL).open("rb") as running:
+            fcntl.flock(running, fcntl.LOCK_EX)
+            with pytest.raises(OutputError, match="another evaluation is writing into"):
+                run(videos[:1], tmp_path, overwrite=True)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
     def test_starts_over_if_asked(self, videos: list[Path], tmp_path: Path) -> None:
         run(videos, tmp_path, viz_clips=1)

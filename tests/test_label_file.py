@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -266,3 +267,28 @@ def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:
     assert labelled_videos(labels, (video,), frames=2) == (video,)
     with pytest.raises(LabelFileError, match=r"'a/b/c.mp4' has 2 frames, and clips have 16; .* --clip-len 16"):
         labelled_videos(labels, (video,), frames=16)
+
+
+def test_labels_of_videos_that_were_replaced_are_left_out(tmp_path: Path) -> None:
+    videos = [tmp_path / "set" / "train" / f"{n}.mp4" for n in range(4)]
+    videos[0].parent.mkdir(parents=True)
+    for video in videos:
+        video.write_bytes(b"12345")
+    sizes = [5, 5, None, 6]
+    made = [replace(label, video_bytes=size) for label, size in zip(LABELS, sizes, strict=False)]
+    write_parquet(tmp_path / "labels.parquet", made, origin=ORIGIN)
+    labels = read_labels(tmp_path / "labels.parquet")
+    assert [label.video_bytes for label in labels.values()] == sizes
+    told = r"for 3 of 4 videos; the others are left out; 1 changed since .*, such as \S*/3\.mp4; label them again"
+    with pytest.warns(AutoGazeWarning, match=told):
+        assert labelled_videos(labels, videos) == tuple(videos[:3])
+    with pytest.raises(LabelFileError, match=r"of the videos with labels 1 changed since they were labelled"):
+        labelled_videos(labels, videos[3:])
+
+
+def test_parquet_without_sizes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.parquet"
+    write_parquet(path, LABELS, origin=ORIGIN)
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.drop_columns(["video_bytes"]), path)
+    assert_equal(read_labels(path), LABELS)

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +17,13 @@ from autogaze.cli import main
 from autogaze.datasets.label_clip import read_clip_anywhere, read_label_clip
 from autogaze.datasets.label_file import read_labels
 from autogaze.datasets.labels import label_counts
-from autogaze.errors import AutoGazeError, CheckpointError, VideoError
+from autogaze.errors import AutoGazeError, AutoGazeWarning, CheckpointError, VideoError
 from autogaze.grid import PatchGrid
 from autogaze.labelling.budgets import DrawnBudget, ThresholdBudget, clip_rng
 from autogaze.labelling.runner import LabelProgress, LabelRun, journal_path, label_videos
 from autogaze.labelling.settings import BUDGET, LabelSettings
 from autogaze.results import OutputError
+from autogaze.video import find_sources
 from label_samples import video_folder
 from make_video import numbered_frames, numbers_of, write_video
 from small_video_mae import small_video_mae
@@ -145,6 +148,13 @@ class TestRuns:
             assert (found.origin.reconstructor, found.origin.search, found.origin.frames) == ("canvas", "exhaustive", 3)
             assert found.origin.budget == DrawnBudget().to_json()
         assert len(list((tmp_path / "labels").iterdir())) == 2
+
+    def test_sizes_survive_an_interruption(self, videos: Path, tmp_path: Path) -> None:
+        out = tmp_path / "labels.parquet"
+        label_videos(sources(videos)[:2], out=out, settings=SETTINGS)
+        label(videos, out)
+        sizes = [Path(video).stat().st_size for video in sources(videos)]
+        assert [one.video_bytes for one in read_labels(out).values()] == sizes
 
     @pytest.mark.parametrize("search", ["exhaustive", "lazy"])
     def test_a_learned_reconstructor(self, videos: Path, tmp_path: Path, search: str) -> None:
@@ -305,6 +315,25 @@ class TestCommand:
             "search_seconds": 0,
             "failures": [],
         }
+
+    def test_folders_are_searched_with_those_inside_and_pipes_passed_over(
+        self, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for place in ("a.mp4", "b/a.mp4", "b/c/a.mp4", "b/c/.hidden/a.mp4"):
+            (tmp_path / "all" / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(videos / "clip-0.mp4", tmp_path / "all" / place)
+        os.mkfifo(tmp_path / "all" / "b" / "pipe.mp4")
+        folder, out = str(tmp_path / "all"), tmp_path / "labels.json"
+        with pytest.raises(SystemExit, match="0"):
+            main(["label", folder, str(videos / "clip-1.mp4"), "--clip-len", "3", "--out", str(out)])
+        keys = [str(tmp_path.name) + "/all/a.mp4", "all/b/a.mp4", "b/c/a.mp4", "set/train/clip-1.mp4"]
+        assert list(read_labels(out)) == sorted(keys)
+        assert f"{folder}/b/pipe.mp4 is a pipe, socket or device and no file" in capsys.readouterr().err
+        with pytest.warns(AutoGazeWarning, match=r"pipe\.mp4 is a pipe"):
+            assert find_sources([f"{folder}/b"]) == [f"{folder}/b/a.mp4"]
+        with pytest.raises(SystemExit, match="2"):
+            main(["label", "", "--out", str(out)])
+        assert "empty name" in capsys.readouterr().err
 
     def test_failures_are_told_in_one_line_each(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = video_folder(tmp_path / "in", count=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from autogaze.errors import VideoError
+from autogaze.errors import AutoGazeWarning, VideoError
 from autogaze.summary import is_result
 
 ASSUMED_FPS = 30.0
@@ -179,6 +181,23 @@ def find_sources(patterns: Sequence[str]) -> list[str]:
     return list(found)
 
 
+def is_special(path: Path) -> bool:
+    """Whether what a search found is a pipe, socket or device, for whose frames one might wait without end.
+
+    A warning tells of one that is called like a video or an image.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # whoever reads it will say so
+        return False
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return False
+    if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        message = f"{path} is a pipe, socket or device and no file, and passed over; put its content into a file"
+        warnings.warn(message, AutoGazeWarning, stacklevel=2)
+    return True
+
+
 def unreachable(source: str, error: OSError) -> str:
     """What to say of a source that the system does not let anyone look for, as for a name that is too long."""
     named = source if len(source) <= LONGEST_SHOWN else f"{source[:LONGEST_SHOWN]}…"
@@ -223,11 +242,15 @@ def _expand(pattern: str) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     files = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib refuses absolute patterns
-    return sorted((file for file in files if not is_result(file)), key=natural_key)
+    return sorted((file for file in files if not is_result(file) and not is_special(Path(file))), key=natural_key)
 
 
 def _inside(folder: str) -> list[str]:
-    files = (file for file in Path(folder).iterdir() if not file.name.startswith(".") and not is_result(file))
+    files = (
+        file
+        for file in Path(folder).iterdir()
+        if not file.name.startswith(".") and not is_result(file) and not is_special(file)
+    )
     return sorted(map(str, files), key=natural_key)
 
 

@@ -31,7 +31,7 @@ class LabelCommand:
     """
 
     videos: Annotated[tuple[str, ...], tyro.conf.Positional, argument("VIDEO...")]
-    """Videos, folders of them, globs or image folders."""
+    """Videos, folders of them (searched with the folders inside them), globs or image folders."""
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")] = Path("labels.json")
     """A .json file in the published format, a .parquet file, or a folder of Parquet files."""
     reconstructor: Annotated[str, tyro.conf.arg(metavar="NAME|PATH|ID")] = "canvas"
@@ -68,11 +68,11 @@ class LabelCommand:
     def run(self) -> int:
         """Label all videos; 2 if one of them failed."""
         from autogaze import terminal
+        from autogaze.datasets.sources import find_sources_below
         from autogaze.labelling.runner import label_videos
-        from autogaze.video import find_sources
 
         settings = self._settings()
-        found = find_sources(self.videos)
+        found = find_sources_below(self.videos)
         visible = sys.stderr.isatty() and not self.quiet
         with terminal.CountBar(visible=visible) as bar, _keeping_what_is_done() as last:
 

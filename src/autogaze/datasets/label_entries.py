@@ -84,6 +84,8 @@ class VideoLabel:
     """The gazes, on one tile; ``predicted_loss`` is the recorded loss of the frame after each of them."""
     start: int = 0
     """Number of the clip's first frame in the video."""
+    video_bytes: int | None = None
+    """Size of the video's file when it was labelled; None where nothing says so."""
 
     @property
     def label(self) -> Label:
@@ -103,6 +105,8 @@ class Entry:
     """(N,) loss after each gaze."""
     start: int
     """Number of the clip's first frame."""
+    video_bytes: int | None
+    """See :attr:`VideoLabel.video_bytes`."""
 
     @classmethod
     def of(cls, label: VideoLabel) -> Self:
@@ -121,6 +125,7 @@ class Entry:
             count=gaze.count,
             loss=gaze.predicted_loss,
             start=label.start,
+            video_bytes=label.video_bytes,
             grid=gaze.layout.grid,
             source="the search",
         )
@@ -134,6 +139,7 @@ class Entry:
         count: Indices,
         loss: NDArray[np.floating[Any]],
         start: int,
+        video_bytes: int | None = None,
         grid: PatchGrid,
         source: str,
     ) -> Self:
@@ -162,7 +168,13 @@ class Entry:
                 f"{source}: frame {frame[again[0]]} of {key!r} has patch {index[again[0]]} twice; label it again"
             )
         small = np.min_scalar_type(P)
-        return cls(index=index.astype(small), count=count.astype(small), loss=loss.astype(np.float32), start=start)
+        return cls(
+            index=index.astype(small),
+            count=count.astype(small),
+            loss=loss.astype(np.float32),
+            start=start,
+            video_bytes=video_bytes,
+        )
 
 
 class Labels(Mapping[str, VideoLabel]):
@@ -190,7 +202,7 @@ class Labels(Mapping[str, VideoLabel]):
             layout=self.layout,
             predicted_loss=entry.loss,
         )
-        return VideoLabel(key=key, gaze=gaze, start=entry.start)
+        return VideoLabel(key=key, gaze=gaze, start=entry.start, video_bytes=entry.video_bytes)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -206,6 +218,15 @@ class Labels(Mapping[str, VideoLabel]):
         """
         return len(self._entries[key].count)
 
+    def is_of(self, key: str, video: Path) -> bool:
+        """Whether a video may be the one that a label was made of: false if its file has another size.
+
+        Raises:
+            KeyError: there is no such label.
+        """
+        labelled = self._entries[key].video_bytes
+        return labelled is None or labelled == file_bytes(video)
+
     def __repr__(self) -> str:
         return f"Labels({len(self)} clips of {self.source})"
 
@@ -215,6 +236,15 @@ def label_key(video: str | os.PathLike[str]) -> str:
     return "/".join(part for part in Path(video).absolute().parts[-KEY_PARTS:] if part != os.sep)
 
 
+def file_bytes(video: str | os.PathLike[str]) -> int | None:
+    """Size of a file; None of what is none, such as a folder of images."""
+    path = Path(video)
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
 def find_label(labels: Labels, video: str | os.PathLike[str]) -> VideoLabel | None:
     """The label of a video, found by the end of its path; None if there is none."""
     return labels.get(label_key(video))
@@ -222,6 +252,8 @@ def find_label(labels: Labels, video: str | os.PathLike[str]) -> VideoLabel | No
 
 def labelled_videos(labels: Labels, videos: Sequence[Path], *, frames: int | None = None) -> tuple[Path, ...]:
     """Those of some videos that have a label, in their order; a warning tells how many others there are.
+
+    A label of a file of another size is none, if it says so: the video was replaced since.
 
     Args:
         labels: of the videos.
@@ -233,8 +265,13 @@ def labelled_videos(labels: Labels, videos: Sequence[Path], *, frames: int | Non
             the same label, or a label is of another number of frames.
     """
     of_key: dict[str, Path] = {}
+    found: list[Path] = []
+    replaced: list[Path] = []
     for video in videos:
         if (key := label_key(video)) not in labels:
+            continue
+        if not labels.is_of(key, video):
+            replaced.append(video)
             continue
         if (other := of_key.setdefault(key, video)) is not video and other.resolve() != video.resolve():
             raise LabelFileError(
@@ -246,13 +283,19 @@ def labelled_videos(labels: Labels, videos: Sequence[Path], *, frames: int | Non
                 f"{labels.source}: the label of {key!r} has {labels.num_frames(key)} frames, and clips have {frames}; "
                 f"label the videos again with --clip-len {frames}"
             )
-    found = tuple(video for video in videos if label_key(video) in of_key)
+        found.append(video)
+    told = (
+        f"{len(replaced)} changed since they were labelled, such as {replaced[0]}; label them again" if replaced else ""
+    )
     if found and len(found) < len(videos):
         warnings.warn(
-            f"{labels.source} has labels for {len(found)} of {len(videos)} videos; the others are left out",
+            f"{labels.source} has labels for {len(found)} of {len(videos)} videos; the others are left out"
+            + (f"; {told}" if told else ""),
             AutoGazeWarning,
             stacklevel=2,
         )
+    if not found and replaced:
+        raise LabelFileError(f"{labels.source}: of the videos with labels {told}")
     if not found:
         any_key = next(iter(labels), None)
         told = "it holds none" if any_key is None else f"one of its keys is {any_key!r}"
@@ -261,4 +304,4 @@ def labelled_videos(labels: Labels, videos: Sequence[Path], *, frames: int | Non
             f"{labels.source} has labels for other videos: {told}, {of}; a key is the last {KEY_PARTS} parts of a "
             "video's path"
         )
-    return found
+    return tuple(found)

@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 METADATA = b"autogaze"
 """Key of the schema's metadata under which the origin stands, as JSON."""
 SUFFIX = ".parquet"
+VIDEO_BYTES = "video_bytes"
+"""Column that may have gaps, and that earlier files lack."""
 SHARD_CLIPS = 10_000
 """Clips of one file of a folder."""
 
@@ -32,8 +34,8 @@ def write_parquet(
 ) -> None:
     """Write one file if ``path`` ends in ``.parquet``, else a folder of ``labels-00000.parquet`` and so on.
 
-    Columns: key, gazing_pos (a list of patches for each frame), task_losses (as many float32), clip_start. File or
-    folder appear whole or not at all; a folder takes the place of one that holds such files alone.
+    Columns: key, gazing_pos (a list of patches for each frame), task_losses (as many float32), clip_start, video_bytes.
+    File or folder appear whole or not at all; a folder takes the place of one that holds such files alone.
 
     Raises:
         LabelFileError: a folder is there already and holds other things.
@@ -124,6 +126,7 @@ def _schema(metadata: dict[bytes, bytes] | None = None) -> Any:
             ("gazing_pos", pyarrow.list_(pyarrow.list_(pyarrow.int32()))),
             ("task_losses", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
             ("clip_start", pyarrow.int64()),
+            (VIDEO_BYTES, pyarrow.int64()),
         ],
         metadata=metadata,
     )
@@ -141,6 +144,7 @@ def _write_file(path: Path, shards: Iterator[list[VideoLabel]], origin: LabelOri
                 _nested(shard, [label.gaze.index.astype(np.int32) for label in shard]),
                 _nested(shard, [_losses(label) for label in shard]),
                 [label.start for label in shard],
+                [label.video_bytes for label in shard],
             ]
             writer.write_table(pyarrow.table(columns, schema=schema))
 
@@ -172,13 +176,15 @@ def _read_file(path: Path) -> tuple[Any, LabelOrigin]:
             raise ValueError(f"its format is {told.get('format')!r}, version {told.get('version')!r}")
         origin = LabelOrigin.from_json(told)
         _ = origin.grid
+        if VIDEO_BYTES not in table.column_names:
+            table = table.append_column(VIDEO_BYTES, pyarrow.nulls(len(table), pyarrow.int64()))
         table = table.select(_schema().names).cast(_schema())
     except (pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
         told_error = " ".join(str(error).split())
         raise LabelFileError(
             f"{path} is no label file of this version, or damaged ({told_error}); write it again"
         ) from error
-    if any(column.null_count for column in table.columns):
+    if any(table.column(name).null_count for name in table.column_names if name != VIDEO_BYTES):
         raise LabelFileError(f"{path} has gaps; write it again")
     return table, origin
 
@@ -186,7 +192,7 @@ def _read_file(path: Path) -> tuple[Any, LabelOrigin]:
 def _entries(table: Any, *, grid: PatchGrid, source: str) -> Iterator[tuple[str, Entry]]:
     if not table.num_rows:
         return
-    keys, starts = (table.column(name).to_pylist() for name in ("key", "clip_start"))
+    keys, starts, sizes = (table.column(name).to_pylist() for name in ("key", "clip_start", VIDEO_BYTES))
     frames, gazes, index = _flat(table, "gazing_pos", source)
     frames_of_losses, gazes_of_losses, loss = _flat(table, "task_losses", source)
     if not (np.array_equal(frames, frames_of_losses) and np.array_equal(gazes, gazes_of_losses)):
@@ -200,6 +206,7 @@ def _entries(table: Any, *, grid: PatchGrid, source: str) -> Iterator[tuple[str,
             count=np.diff(ends),
             loss=loss[inside],
             start=start,
+            video_bytes=sizes[number],
             grid=grid,
             source=source,
         )

@@ -17,7 +17,7 @@ from autogaze.datasets.recipes import ClipRecipe, Draw, Kind
 from autogaze.errors import VideoError
 from autogaze.grid import Indices, PatchGrid
 from autogaze.summary import is_result
-from autogaze.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
+from autogaze.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_sources, is_special, natural_key
 
 Split = Literal["train", "val"]
 """Which half of a root that has folders of these names."""
@@ -243,6 +243,21 @@ def find_validation(
     return tuple(dict.fromkeys(found))
 
 
+def find_sources_below(patterns: Sequence[str]) -> list[str]:
+    """:func:`~autogaze.video_sources.find_sources`, but a folder gives the videos in the folders inside it too.
+
+    Raises:
+        VideoError: nothing was found.
+    """
+    named: list[str] = []
+    for pattern in patterns:
+        # Of a name that is empty or too long find_sources says so.
+        is_folder = pattern and os.path.isdir(pattern)  # noqa: PTH112
+        below = _below(Path(pattern), VIDEO_SUFFIXES) if is_folder else []
+        named += map(str, below) if below else [pattern]
+    return find_sources(named)
+
+
 def _files(root: Path, split: Split, suffixes: frozenset[str]) -> list[Path]:
     if root.is_file():
         return [root]
@@ -250,6 +265,11 @@ def _files(root: Path, split: Split, suffixes: frozenset[str]) -> list[Path]:
         root = root / split
     elif not root.exists():
         raise VideoError(f"there is no file or folder {root}")
+    return _below(root, suffixes)
+
+
+def _below(root: Path, suffixes: frozenset[str]) -> list[Path]:
+    """The files in a folder and the folders inside it, in the natural order of their names relative to it."""
     found: dict[str, Path] = {}
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -263,7 +283,12 @@ def _files(root: Path, split: Split, suffixes: frozenset[str]) -> list[Path]:
         folders[:] = [name for name in folders if name not in named and not name.startswith(".")]
         for name in [*named, *files]:
             path = Path(folder, name)
-            if path.suffix.lower() in suffixes and not name.startswith(".") and not is_result(path):
+            if (
+                path.suffix.lower() in suffixes
+                and not name.startswith(".")
+                and not is_result(path)
+                and not is_special(path)
+            ):
                 found[path.relative_to(root).as_posix()] = path
     return [found[name] for name in sorted(found, key=lambda name: (natural_key(name), name))]
 

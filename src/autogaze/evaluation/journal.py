@@ -62,8 +62,8 @@ class VideoRecord:
 class Journal(LineJournal[ClipRecord | VideoRecord]):
     """The journal of an evaluation, in the folder of its results."""
 
-    def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
-        """Open the journal of a folder, or begin one.
+    def __init__(self, folder: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Open the journal of a folder, or begin one; with ``overwrite`` what is in it is forgotten.
 
         Raises:
             OutputError: it is of another request, is damaged, or another run is writing it.
@@ -77,7 +77,7 @@ class Journal(LineJournal[ClipRecord | VideoRecord]):
             differs="an evaluation that differs from this one",
             place=str(folder),
         )
-        super().__init__(folder / JOURNAL, request, kind=kind)
+        super().__init__(folder / JOURNAL, request, kind=kind, overwrite=overwrite)
 
     def to_line(self, record: ClipRecord | VideoRecord) -> dict[str, Any]:
         """See :meth:`LineJournal.to_line`."""

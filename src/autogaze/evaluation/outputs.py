@@ -64,24 +64,19 @@ class Evaluation:
 
 
 def claim(folder: Path, *, overwrite: bool) -> None:
-    """Make the folder, and see to it that nothing in it is lost unasked.
+    """Make the folder, and see to it that nothing in it would be lost unasked.
 
     Raises:
         OutputError: it holds files of these names that are of no evaluation that could be continued.
-        OSError: it cannot be made, or an earlier file not removed.
+        OSError: it cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = [
-        *_FILES,
-        *(str(path.relative_to(folder)) for kind in (PLOTS, GRIDS) for path in folder.glob(f"{kind}/*.png")),
-    ]
+    names = _names(folder)
     if overwrite:
         if len(names) > len(_FILES) and not (folder / JOURNAL).exists():
             raise OutputError(
                 f"{folder / names[-1]} is a picture of no evaluation, and would be lost; choose another --out"
             )
-        for name in (JOURNAL, *names):
-            (folder / name).unlink(missing_ok=True)
         return
     taken = [str(folder / name) for name in names if os.path.lexists(folder / name)]
     if taken and not (folder / JOURNAL).exists():
@@ -90,6 +85,22 @@ def claim(folder: Path, *, overwrite: bool) -> None:
             f"{taken[0]}{more}: there already and of no evaluation that could be continued; "
             f"--overwrite replaces what is there, another --out keeps it"
         )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier evaluation has written, but for its journal; call it with the journal locked.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for name in _names(folder):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _names(folder: Path) -> list[str]:
+    """What an evaluation writes: the files, then the pictures that are there."""
+    pictures = (path for kind in (PLOTS, GRIDS) for path in folder.glob(f"{kind}/*.png"))
+    return [*_FILES, *(str(path.relative_to(folder)) for path in pictures)]
 
 
 def write_tables(folder: Path, records: Sequence[ClipRecord]) -> tuple[tuple[ClipRow, ...], tuple[FrameRow, ...]]:

@@ -17,6 +17,7 @@ from autogaze.evaluation.outputs import (
     Failure,
     Pictures,
     claim,
+    clear,
     metadata_of,
     write_metadata,
     write_summary_text,
@@ -142,7 +143,9 @@ def evaluate(
     folder = Path(out)
     claim(folder, overwrite=overwrite)
     named = [os.fspath(video) for video in videos]
-    with Journal(folder, {"videos": named, **plan.request}) as journal:
+    with Journal(folder, {"videos": named, **plan.request}, overwrite=overwrite) as journal:
+        if overwrite:
+            clear(folder)
         return _Run(
             plan=plan,
             folder=folder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -209,7 +209,8 @@ class LabelJournal(LineJournal[LabelRecord]):
     def to_line(self, record: LabelRecord) -> dict[str, Any]:
         """See :meth:`LineJournal.to_line`."""
         label = Labels({record.key: record.entry}, grid=self._grid, source=str(self.path))[record.key]
-        return {"key": record.key, "fingerprint": record.fingerprint, **entry_to_json(label)}
+        of_video = {"fingerprint": record.fingerprint, "video_bytes": record.entry.video_bytes}
+        return {"key": record.key, **of_video, **entry_to_json(label)}
 
     def from_line(self, line: dict[str, Any]) -> LabelRecord:
         """See :meth:`LineJournal.from_line`."""
@@ -217,6 +218,7 @@ class LabelJournal(LineJournal[LabelRecord]):
             entry = entry_from_json(line["key"], line, grid=self._grid, source=str(self.path))
         except LabelFileError as error:
             raise ValueError(str(error)) from error
+        entry = replace(entry, video_bytes=line.get("video_bytes"))
         return LabelRecord(key=line["key"], fingerprint=line["fingerprint"], entry=entry)
 
 

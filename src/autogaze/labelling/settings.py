@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from autogaze.datasets.label_clip import read_clip_anywhere, read_label_clip
-from autogaze.datasets.label_entries import LabelOrigin, VideoLabel, label_key
+from autogaze.datasets.label_entries import LabelOrigin, VideoLabel, file_bytes, label_key
 from autogaze.datasets.labels import label_counts
 from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
@@ -145,7 +145,7 @@ class VideoLabeller:
             VideoError: it cannot be read, or is shorter than a clip.
         """
         settings, key, side_px = self.settings, label_key(video), self._scorer.grid.scales_px[-1]
-        begun_seconds, start = time.perf_counter(), 0
+        begun_seconds, start, video_bytes = time.perf_counter(), 0, file_bytes(video)
         if settings.start == "first":
             rgb = read_label_clip(video, frames=settings.frames, side_px=side_px)
         else:
@@ -157,7 +157,7 @@ class VideoLabeller:
         )
         gaze, evaluations = self._search(rgb, limits)
         return Labelled(
-            label=VideoLabel(key=key, gaze=gaze, start=start),
+            label=VideoLabel(key=key, gaze=gaze, start=start, video_bytes=video_bytes),
             evaluations=evaluations,
             read_seconds=read_seconds - begun_seconds,
             search_seconds=time.perf_counter() - read_seconds,
