@@ -18,7 +18,7 @@ from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.packing import PaddedGaze, pack
 from autogaze.tasks.base import Task, TaskOutput, load_task, task_names
-from autogaze.tasks.judged import kept_at, last_gaze_targets, padded_gaze, sample_frames, task_batch
+from autogaze.tasks.judged import kept_at, last_gaze_targets, padded_gaze, sample_frames
 
 GRID = PatchGrid(scales_px=(8, 16), patch_px=4)  # 4 + 16 patches
 LAYOUT = FrameLayout.resized(GRID, height_px=16, width_px=16)
@@ -72,23 +72,16 @@ class MeanColour(Task):
 
     def __init__(self, *, sample_rate: float = 1.0) -> None:
         super().__init__()
-        self.sample_rate = sample_rate
+        self.recon_sample_rate = sample_rate
         self.level = torch.nn.Parameter(torch.zeros(()))
         self.transform = AutoGazeImageProcessor(size=(16, 16))
 
     @property
-    def gaze_model_kwargs(self) -> dict[str, Any]:
-        return {"target_scales": list(GRID.scales_px), "target_patch_size": GRID.patch_px}
+    def grid(self) -> PatchGrid:
+        return GRID
 
     def forward_output(self, inputs, gaze_outputs, frame_idx_to_reconstruct=None, *, generator=None) -> TaskOutput:
-        batch = task_batch(
-            inputs,
-            gaze_outputs,
-            frame_idx_to_reconstruct,
-            num_patches=GRID.num_patches,
-            sample_rate=self.sample_rate,
-            generator=generator,
-        )
+        batch = self.batch(inputs, gaze_outputs, frame_idx_to_reconstruct, generator=generator)
         mean_BF = batch.video_BT3HW[:, batch.frame_idx].mean((2, 3, 4))
         return TaskOutput(loss_each_frame=(mean_BF - self.level).abs(), frame_idx=batch.frame_idx, gaze=batch.gaze)
 
@@ -289,21 +282,19 @@ def test_results_can_be_had_by_their_published_names() -> None:
 
 NEW_TASK = """
     from autogaze.tasks.base import Task, TaskOutput
-    from autogaze.tasks.judged import task_batch
 
 
     class {name}(Task):
         transform = None
 
-        def __init__(self, *, patches):
-            super().__init__()
-            self.patches = patches
+        grid = None
 
-        gaze_model_kwargs = {{}}
+        def __init__(self, *, grid):
+            super().__init__()
+            type(self).grid = grid
 
         def forward_output(self, inputs, gaze_outputs, frame_idx_to_reconstruct=None, *, generator=None):
-            batch = task_batch(inputs, gaze_outputs, frame_idx_to_reconstruct,
-                               num_patches=self.patches, sample_rate=1.0, generator=generator)
+            batch = self.batch(inputs, gaze_outputs, frame_idx_to_reconstruct, generator=generator)
             loss = batch.video_BT3HW[:, batch.frame_idx].square().mean((2, 3, 4))
             return TaskOutput(loss_each_frame=loss, frame_idx=batch.frame_idx, gaze=batch.gaze)
 """
@@ -317,7 +308,7 @@ def check_new_task(task: Task) -> None:
 def test_a_new_file_anywhere_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_tasks.py").write_text(textwrap.dedent(NEW_TASK.format(name="Squares")))
     monkeypatch.syspath_prepend(tmp_path)
-    check_new_task(load_task("my_own_tasks:Squares", patches=20))
+    check_new_task(load_task("my_own_tasks:Squares", grid=GRID))
     with pytest.raises(
         ValueError, match=r"'my_own_tasks:Circles' names no class that derives from autogaze.tasks.base"
     ):
@@ -333,9 +324,9 @@ def test_a_new_file_beside_the_others_is_a_task_by_its_name(tmp_path: Path, monk
     (tmp_path / "of_another_name.py").write_text(textwrap.dedent(NEW_TASK.format(name="PixelSquares")))
     monkeypatch.setattr(autogaze.tasks, "__path__", [*autogaze.tasks.__path__, str(tmp_path)])
     assert "pixel_squares" in task_names()
-    check_new_task(load_task("pixel_squares", patches=20))
+    check_new_task(load_task("pixel_squares", grid=GRID))
     with pytest.raises(ValueError, match="'of_another_name' names no class that derives"):
-        load_task("of_another_name", patches=20)
+        load_task("of_another_name", grid=GRID)
     for name in ("pixel_squares", "of_another_name"):
         monkeypatch.delattr(autogaze.tasks, name)
         del sys.modules[f"autogaze.tasks.{name}"]

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from autogaze.algorithms.stop_head import LossTargets
+from autogaze.grid import PatchGrid
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.packing import PaddedGaze
-from autogaze.tasks.judged import Selection, last_gaze_targets
+from autogaze.tasks.judged import Selection, TaskBatch, last_gaze_targets, task_batch
 
 _NOT_TASKS = ("base", "judged")
 
@@ -92,11 +93,40 @@ class Task(nn.Module, ABC):
     """What the mean loss is called among the metrics."""
     transform: AutoGazeImageProcessor
     """Turns frames into what the task sees."""
+    recon_sample_rate: float = 1.0
+    """Share of the frames that is judged where nobody says which."""
 
     @property
     @abstractmethod
+    def grid(self) -> PatchGrid:
+        """Patches of a frame that a selection is of."""
+
+    @property
     def gaze_model_kwargs(self) -> dict[str, Any]:
         """What the gaze model is called with so that its selection fits: ``target_scales``, ``target_patch_size``."""
+        return {"target_scales": list(self.grid.scales_px), "target_patch_size": self.grid.patch_px}
+
+    def batch(
+        self,
+        inputs: Mapping[str, Any],
+        gaze_outputs: Selection,
+        frame_idx: Tensor | Sequence[int] | None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> TaskBatch:
+        """What :meth:`forward_output` was given, checked, with frames chosen if nobody did.
+
+        Raises:
+            ValueError: video, selection and frames do not fit together or the grid.
+        """
+        return task_batch(
+            inputs,
+            gaze_outputs,
+            frame_idx,
+            num_patches=self.grid.num_patches,
+            sample_rate=self.recon_sample_rate,
+            generator=generator,
+        )
 
     @abstractmethod
     def forward_output(

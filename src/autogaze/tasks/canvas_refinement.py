@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from autogaze.frames import Frames
+from autogaze.grid import PatchGrid
 from autogaze.losses.pixel import UNIT, Loss, l1
 from autogaze.packing import unpack
 from autogaze.reconstructors.provenance import CanvasRecorder, CanvasView
 from autogaze.reconstructors.refiner import CanvasTensors, Refiner
 from autogaze.selectors.cells import Pixels
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.judged import Selection, TaskBatch, task_batch
+from autogaze.tasks.judged import Selection, TaskBatch
 from autogaze.tiling import tile_layout
 
 
@@ -64,10 +65,9 @@ class CanvasRefinement(Task):
         self.transform = UNIT.processor(side_px=self.refiner.config.grid.scales_px[-1])
 
     @property
-    def gaze_model_kwargs(self) -> dict[str, Any]:
-        """See :class:`~autogaze.tasks.base.Task`."""
-        config = self.refiner.config
-        return {"target_scales": list(config.scales_px), "target_patch_size": config.patch_px}
+    def grid(self) -> PatchGrid:
+        """See :attr:`Task.grid`."""
+        return self.refiner.config.grid
 
     def forward_output(
         self,
@@ -82,14 +82,7 @@ class CanvasRefinement(Task):
         Raises:
             ValueError: video, selection and frames do not fit together or the refiner.
         """
-        batch = task_batch(
-            inputs,
-            gaze_outputs,
-            frame_idx_to_reconstruct,
-            num_patches=self.refiner.config.grid.num_patches,
-            sample_rate=self.recon_sample_rate,
-            generator=generator,
-        )
+        batch = self.batch(inputs, gaze_outputs, frame_idx_to_reconstruct, generator=generator)
         view = self._painted(batch)
         refined = self.refiner(CanvasTensors.of(view, device=self.refiner.device))
         B, F = len(batch.video_BT3HW), len(batch.frame_idx)

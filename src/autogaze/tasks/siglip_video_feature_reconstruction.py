@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autogaze.grid import PatchGrid
 from autogaze.losses.frozen import FrozenVisionModel
 from autogaze.losses.pixel import PixelSpace
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.judged import Selection, TaskBatch, task_batch
+from autogaze.tasks.judged import Selection, TaskBatch
 from autogaze.tasks.video_mae_reconstruction.configuration_video_mae import VideoMAEConfig
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 
@@ -122,10 +123,9 @@ class SigLIPVideoFeatureReconstruction(Task):
         self.transform = transform or self.network.space.processor(side_px=grid.scales_px[-1])
 
     @property
-    def gaze_model_kwargs(self) -> dict[str, Any]:
-        """See :attr:`Task.gaze_model_kwargs`."""
-        grid = self.network.grid
-        return {"target_scales": list(grid.scales_px), "target_patch_size": grid.patch_px}
+    def grid(self) -> PatchGrid:
+        """See :attr:`Task.grid`."""
+        return self.network.grid
 
     def forward_output(
         self,
@@ -136,14 +136,7 @@ class SigLIPVideoFeatureReconstruction(Task):
         generator: torch.Generator | None = None,
     ) -> FeatureReconstructionOutput:
         """Predict features; see :meth:`Task.forward_output`."""
-        batch = task_batch(
-            inputs,
-            gaze_outputs,
-            frame_idx_to_reconstruct,
-            num_patches=self.network.grid.num_patches,
-            sample_rate=self.recon_sample_rate,
-            generator=generator,
-        )
+        batch = self.batch(inputs, gaze_outputs, frame_idx_to_reconstruct, generator=generator)
         prediction, target = self.predict(batch), self.features(batch.video_BT3HW[:, batch.frame_idx])
         judged = torch.ones(target.shape[:3], dtype=torch.bool, device=target.device)
         if self.places == "ungazed":

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from autogaze.algorithms.stop_head import LossTargets
+from autogaze.grid import PatchGrid
 from autogaze.losses.pixel import PUBLISHED, Loss, PixelSpace
 from autogaze.losses.weighted import VisionModel, make_loss
 from autogaze.models.autogaze.checkpoint import HubOptions
 from autogaze.models.autogaze.processing_autogaze import AutoGazeImageProcessor
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.judged import Selection, kept_at, last_gaze_targets, task_batch
+from autogaze.tasks.judged import Selection, kept_at, last_gaze_targets
 from autogaze.tasks.video_mae_reconstruction.checkpoint_video_mae import read_checkpoint
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 
@@ -184,9 +185,9 @@ class VideoMAEReconstruction(Task):
         return cls(mae, recon_sample_rate=recon_sample_rate, loss=loss, transform=transform).to(device).eval()
 
     @property
-    def gaze_model_kwargs(self) -> dict[str, Any]:
-        """See :attr:`Task.gaze_model_kwargs`."""
-        return {"target_scales": self.scales, "target_patch_size": self.mae.grid.patch_px}
+    def grid(self) -> PatchGrid:
+        """See :attr:`Task.grid`."""
+        return self.mae.grid
 
     def forward_output(
         self,
@@ -197,14 +198,7 @@ class VideoMAEReconstruction(Task):
         generator: torch.Generator | None = None,
     ) -> VideoMAEReconstructionOutput:
         """Rebuild frames; see :meth:`Task.forward_output`."""
-        batch = task_batch(
-            inputs,
-            gaze_outputs,
-            frame_idx_to_reconstruct,
-            num_patches=self.mae.grid.num_patches,
-            sample_rate=self.recon_sample_rate,
-            generator=generator,
-        )
+        batch = self.batch(inputs, gaze_outputs, frame_idx_to_reconstruct, generator=generator)
         rebuilt = self.mae(batch.video_BT3HW, batch.gaze, batch.frame_idx)
         return VideoMAEReconstructionOutput(
             loss_each_frame=rebuilt.loss_each_reconstruction_frame,
