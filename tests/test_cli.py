@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,12 @@ import autogaze
 from autogaze import checks, terminal
 from autogaze.cli import VERBS, main
 from autogaze.gaze import Gaze
+from autogaze.reconstructors.refiner import Refiner, RefinerConfig
 from autogaze.selectors import SELECTORS
+from autogaze.tasks.video_mae_reconstruction import VideoMAE
 from autogaze.video_writer import VideoWriter
+from gaze_samples import random_gaze
+from small_video_mae import small_video_mae
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,26 @@ class TestInfo:
         assert said.status == 0
         assert info["patches_per_tile"] == 265
         assert "`" not in info["kind"]
+
+    def test_of_reconstructors(self, tmp_path: Path, autogaze_says: Command) -> None:
+        small_video_mae().save_pretrained(tmp_path / "mae")
+        Refiner(RefinerConfig(scales_px=(32, 64), widths=(8, 16))).save_pretrained(tmp_path / "refiner")
+        random_gaze(0).save(tmp_path / "refiner" / "x.gaze")
+        for target, start, patches, weights in (
+            ("canvas", "Rebuilds by pasting", None, False),
+            ("refined", "Rebuilds with a Refiner", 265, True),
+            (tmp_path / "refiner", "Rebuilds with a Refiner", 20, True),
+            (tmp_path / "refiner" / "model.safetensors", "Rebuilds with a Refiner", 20, True),
+            (tmp_path / "mae", "Rebuilds the tiles of a frame by a VideoMAE", 20, True),
+        ):
+            info = json.loads(autogaze_says("info", target, "--json").out)
+            assert info["kind"].startswith(start) and info["patches_per_tile"] == patches
+            assert (info["parameters"] > 0) == weights and info["loss_unit"]
+        assert "frames" in autogaze_says("info", tmp_path / "refiner" / "x.gaze").out
+        everything_at_once = VideoMAE(replace(small_video_mae().config, causal=False))
+        everything_at_once.save_pretrained(tmp_path / "mae")
+        said = autogaze_says("info", tmp_path / "mae")
+        assert said.status == 2 and "must be causal" in said.err
 
 
 class TestChecks:

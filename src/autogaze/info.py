@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import GazeFileError
 from autogaze.gaze import Gaze
+from autogaze.grid import PatchGrid
 from autogaze.loading import load_selector
+from autogaze.reconstructors.loading import is_reconstructor, load_reconstructor
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -76,14 +78,36 @@ class ModelInfo:
     reconstructor, from which threshold on, and which clips it was fitted on."""
 
 
-def describe(target: str, *, device: str | None = None) -> GazeInfo | ModelInfo:
-    """What a gaze file holds, or what a model is.
+@dataclass(frozen=True, kw_only=True)
+class ReconstructorInfo:
+    """What a reconstructor is."""
+
+    model: str
+    """As it was asked for."""
+    kind: str
+    """First line of the reconstructor's own description."""
+    scales_px: tuple[int, ...] | None
+    """Scales of its patch grid; None: it takes any."""
+    patch_px: int | None
+    """Side of a patch in pixels of its scale."""
+    patches_per_tile: int | None
+    """Patches of one tile over all scales."""
+    loss_unit: str
+    """What a loss of 1 is."""
+    parameters: int
+    """Learned weights."""
+
+
+def describe(target: str, *, device: str | None = None) -> GazeInfo | ModelInfo | ReconstructorInfo:
+    """What a gaze file holds, or what a model or a reconstructor is.
 
     Raises:
         GazeFileError: the file is damaged, or is neither a gaze file nor a checkpoint.
         CheckpointError: there is no such model, or it cannot be loaded.
     """
     path = Path(target)
+    if is_reconstructor(target):
+        return _describe_reconstructor(target, device=device)
     if path.is_file() and path.suffix != ".safetensors":
         return _describe_gaze(path)
     if path.suffix == ".gaze":
@@ -117,21 +141,44 @@ def _describe_gaze(path: Path) -> GazeInfo:
 
 def _describe_model(model: str, *, device: str | None) -> ModelInfo:
     selector = load_selector(model, device=device)
-    described = (type(selector).__doc__ or selector.name).strip().splitlines()[0]
-    described = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", described)
     network: Module | None = getattr(selector, "model", None)
     limits = asdict(selector.default_budget)
     return ModelInfo(
         model=model,
-        kind=described,
+        kind=_first_line(selector),
         scales_px=selector.grid.scales_px,
         patch_px=selector.grid.patch_px,
         patches_per_tile=selector.grid.num_patches,
         default_budget={name: value for name, value in limits.items() if value is not None},
-        parameters=sum(weight.numel() for weight in network.parameters()) if network is not None else 0,
+        parameters=_parameters(network),
         needs_motion_vectors=selector.needs_motion_vectors,
         calibration=_describe_calibration(getattr(network, "calibration", None)),
     )
+
+
+def _describe_reconstructor(name: str, *, device: str | None) -> ReconstructorInfo:
+    reconstructor = load_reconstructor(name, device=device)
+    network: Module | None = getattr(reconstructor, "model", None) or getattr(reconstructor, "refiner", None)
+    grid: PatchGrid | None = getattr(getattr(network, "config", None), "grid", None)
+    return ReconstructorInfo(
+        model=name,
+        kind=_first_line(reconstructor),
+        scales_px=grid.scales_px if grid else None,
+        patch_px=grid.patch_px if grid else None,
+        patches_per_tile=grid.num_patches if grid else None,
+        loss_unit=reconstructor.loss_unit,
+        parameters=_parameters(network),
+    )
+
+
+def _first_line(described: object) -> str:
+    """The first line of a class's description, without the marks of its references."""
+    line = (type(described).__doc__ or type(described).__name__).strip().splitlines()[0]
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", line)
+
+
+def _parameters(network: Module | None) -> int:
+    return 0 if network is None else sum(weight.numel() for weight in network.parameters())
 
 
 def _describe_calibration(calibration: Calibration | None) -> dict[str, Any] | None:

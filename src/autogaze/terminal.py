@@ -19,7 +19,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     # For their types alone: an error must not wait for torch to be told.
     from autogaze.checks import Report
-    from autogaze.info import GazeInfo, ModelInfo
+    from autogaze.info import GazeInfo, ModelInfo, ReconstructorInfo
     from autogaze.pipeline import Progress
     from autogaze.results import Outcome
     from autogaze.summary import ResultSummary
@@ -162,8 +162,8 @@ def outcome_json(outcome: Outcome[ResultSummary], *, out: Path) -> dict[str, Any
     return {**outcome.summary.to_json(), "skipped": outcome.skipped, "folder": str(out)}
 
 
-def info_table(info: GazeInfo | ModelInfo) -> Table:
-    """A gaze file or a model, one line per value."""
+def info_table(info: GazeInfo | ModelInfo | ReconstructorInfo) -> Table:
+    """A gaze file, a model or a reconstructor, one line per value."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in asdict(info).items():
         table.add_row(name.replace("_", " "), escape(_shown(value)))

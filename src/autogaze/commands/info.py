@@ -13,10 +13,10 @@ from autogaze.commands.words import argument
 
 @dataclass(frozen=True, kw_only=True)
 class InfoCommand:
-    """Tell what a gaze file holds, or what a model is."""
+    """Tell what a gaze file holds, or what a model or a reconstructor is."""
 
     target: Annotated[str, tyro.conf.Positional, argument("MODEL|GAZEFILE")]
-    """A .gaze file, a selector's name, a checkpoint folder or .safetensors file, or a hub id."""
+    """A .gaze file, the name of a selector or reconstructor, a checkpoint folder or file, or a hub id."""
     json: Annotated[bool, argument(None)] = False
     """Print one JSON object and nothing else."""
     debug: Annotated[bool, argument(None)] = False

@@ -14,6 +14,8 @@ from autogaze.reconstructors.base import Reconstructor
 from autogaze.reconstructors.canvas import CanvasReconstructor
 from autogaze.reconstructors.refined import RefinedReconstructor
 from autogaze.reconstructors.refiner import REFINER_TYPE, Refiner
+from autogaze.tasks.video_mae_reconstruction.checkpoint_video_mae import PUBLISHED_NAME
+from autogaze.tasks.video_mae_reconstruction.configuration_video_mae import VIDEO_MAE_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,7 @@ BUNDLED_REFINER = Path(__file__).parents[1] / "checkpoints" / "refiner"
 """Where that refiner lies: ``config.json`` and ``model.safetensors``."""
 NAMES: Sequence[str] = (DEFAULT_RECONSTRUCTOR, REFINED)
 """Reconstructors that need no path."""
+_PICKLES = (".pt", ".bin")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -64,12 +67,29 @@ def load_reconstructor(
             f"{name!r} is no reconstructor{hint}; legal are {', '.join(NAMES)}, the folder or file of a refiner or a "
             f"VideoMAE, or a hub id such as bfshi/VideoMAE_AutoGaze"
         )
-    if source is not None and _is_refiner(source):
+    if source is not None and _model_type(source) == REFINER_TYPE:
         return RefinedReconstructor(Refiner.from_pretrained(source, device=device), name=_short_name(name))
     from autogaze.reconstructors.video_mae import VideoMAEReconstructor
     from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 
-    return VideoMAEReconstructor(VideoMAE.from_pretrained(source or name, device=device), name=_short_name(name))
+    model = VideoMAE.from_pretrained(source or name, device=device)
+    try:
+        return VideoMAEReconstructor(model, name=_short_name(name))
+    except ValueError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+
+
+def is_reconstructor(name: str) -> bool:
+    """Whether a name is that of a reconstructor that needs no hub, as far as its files say without being loaded."""
+    if name in NAMES:
+        return True
+    path = reconstructor_path(name)
+    if path is None:
+        return False
+    if path.is_file() and path.suffix in _PICKLES:
+        return True
+    is_checkpoint = path.is_dir() or path.suffix == ".safetensors"
+    return is_checkpoint and (_model_type(path) in (REFINER_TYPE, VIDEO_MAE_TYPE) or (path / PUBLISHED_NAME).is_file())
 
 
 def reconstructor_path(name: str) -> Path | None:
@@ -110,13 +130,14 @@ def _reconstructor_of(reconstructor: Reconstructor | VideoMAE | Refiner) -> Reco
     )
 
 
-def _is_refiner(path: Path) -> bool:
+def _model_type(path: Path) -> object:
+    """What the configuration of a checkpoint says it is; None where there is none, or it is damaged."""
     config = path / "config.json" if path.is_dir() else path.with_name("config.json")
     try:
         data = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False  # what is wrong with it, the loader of the model says best
-    return isinstance(data, dict) and data.get("model_type") == REFINER_TYPE
+        return None  # what is wrong with it, the loader of the model says best
+    return data.get("model_type") if isinstance(data, dict) else None
 
 
 def _short_name(name: str) -> str:
