@@ -326,6 +326,17 @@ class TestFailure:
             autogaze.reconstruct_to_files(video, tmp_path / "out", gaze=bare)
         assert listed(tmp_path) == []
 
+    def test_a_gaze_of_another_file_of_equal_times_is_told(self, done: Path) -> None:
+        copy = shutil.copyfile(done / "clip.mp4", done / "copy.mp4")
+        gaze = done / "g" / "clip.gaze"
+        assert autogaze.reconstruct_to_files(copy, done / "again", gaze=gaze).warnings == ()
+        other = write_video(done / "other.mp4", moving_frames(3, seed=9), fps=10)
+        (warning,) = autogaze.reconstruct_to_files(other, done / "again", gaze=gaze).warnings
+        then, now = (f"1 files, {path.stat().st_size} bytes" for path in (copy, other))
+        assert warning.startswith(f"{gaze} was made of ") and f"clip.mp4 ({then}), this source has {now};" in warning
+        (done / "g" / "clip.json").unlink()
+        assert autogaze.reconstruct_to_files(other, done / "bare", gaze=gaze).warnings == ()
+
     def test_the_others_are_done(self, done: Path) -> None:
         other = write_video(done / "other.mp4", moving_frames(3))
         wide = write_video(done / "wide.mp4", moving_frames(3, width_px=80), fps=10)

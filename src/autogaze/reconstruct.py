@@ -26,7 +26,16 @@ from autogaze.reconstructors.loading import DEFAULT_RECONSTRUCTOR, reconstructor
 from autogaze.replay import GazeReplay
 from autogaze.results import Job, OnOutcome, Outcome, check_many, check_name, check_out, do_all, staging
 from autogaze.side_by_side import SideBySideWriter
-from autogaze.summary import DATA, REBUILT, REBUILT_SUMMARY, SIDE_BY_SIDE, fingerprint
+from autogaze.summary import (
+    DATA,
+    REBUILT,
+    REBUILT_SUMMARY,
+    SIDE_BY_SIDE,
+    SUMMARY,
+    Summary,
+    SummaryFileError,
+    fingerprint,
+)
 from autogaze.video import VideoReader, VideoSource
 from autogaze.video_writer import VideoWriter
 
@@ -263,11 +272,25 @@ class _Job(Job[ReconstructionSummary]):
                     write=tally.write_seconds,
                     total=stream.seconds,
                 ),
-                warnings=tuple(stream.reader.warnings),
+                warnings=(*self._doubts(fingerprint_before), *stream.reader.warnings),
             )
             summary.save(folder / f"{self.name}{REBUILT_SUMMARY}")
             self.publish(folder)
         return summary
+
+    def _doubts(self, source_fingerprint: str | None) -> list[str]:
+        """What speaks against the gaze being of this source: the summary beside it is of a file of another size."""
+        if not isinstance(self.gaze, Path) or source_fingerprint is None:
+            return []
+        try:
+            gazed = Summary.load(self.gaze.with_suffix(SUMMARY))
+        except (OSError, SummaryFileError):
+            return []
+        # When a file was changed says nothing: a copy has another time.
+        was, now = (told.partition(", changed ")[0] for told in (gazed.source_fingerprint or "", source_fingerprint))
+        if was in ("", now):
+            return []
+        return [f"{self.gaze} was made of {gazed.source} ({was}), this source has {now}; is it the same video?"]
 
     def _open(self, on_progress: OnProgress | None) -> _Gazed:
         match self.gaze:
