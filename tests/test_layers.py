@@ -78,6 +78,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("vision_encoders.towers.dinov3", "vision_encoders.towers.vjepa2", "vision_encoders.towers"),
     ),
     ("vision_encoders.encoding", "vision_encoders.session", "vision_encoders.encoder", "vision_encoders"),
+    (
+        *("vision_encoders.siglip.configuration_siglip", "vision_encoders.siglip.modeling_siglip"),
+        "vision_encoders.siglip",
+    ),
     # What every task is
     ("tasks", "tasks.judged", "tasks.base"),
     # What a selection is good for; a task of one file needs no line of its own

@@ -86,7 +86,7 @@ class EncoderPass:
             self._on_device(n) for n in (self._cell[patches], packing.patch_slot, places.frame + self._past_frames)
         )
         position = tuple(table[cell] for table in self._tables)
-        x_NC = tower.place(tower.embed(self._pixels(places)), position)
+        x_NC = tower.place(self._embedded(places), position)
         x_MC = self._packed(x_NC, slot, packing)
         states = [x_MC] if self._hidden else []
         if packing.tokens:
@@ -105,6 +105,15 @@ class EncoderPass:
         pooled = self._pool(left_MC, features, packing, count_ST)
         if pooled is not None:
             self._pooled.append(pooled)
+
+    def _embedded(self, places: Places) -> Tensor:
+        """(N, C) embedded patches, those of ``embed_clips`` clips at once."""
+        most = self._options.embed_clips
+        if most is None:
+            return self._tower.embed(self._pixels(places))
+        ends = np.flatnonzero(np.diff(places.clip // most)) + 1
+        parts = np.split(np.arange(len(places)), ends)
+        return torch.cat([self._tower.embed(self._pixels(places[part])) for part in parts])
 
     def _pixels(self, places: Places) -> Tensor:
         """(N, 3, F, p, p) pixels of the frames that each patch lasts; where the last is missing, the one before it."""

@@ -27,6 +27,8 @@ class SparseOptions:
     """What computes attention; None: what suits the device."""
     max_tokens: int = 65_536
     """Most tokens computed at once, which bounds memory; a clip (a frame, if frames are independent) is never cut."""
+    embed_clips: int | None = None
+    """Most clips whose patches are cut out and embedded at once, which bounds memory further; None: all of these."""
     antialias: bool = False
     """Whether frames are smoothed when they are made smaller. The published encoder does not."""
 
@@ -43,3 +45,5 @@ class SparseOptions:
             )
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.embed_clips is not None and self.embed_clips < 1:
+            raise ValueError(f"embed_clips must be at least 1 or None, got {self.embed_clips}")

@@ -8,7 +8,9 @@ function; the model itself, its configuration included, stays as it is and can b
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,21 +34,41 @@ def layers_with(
         attention: name of a layer's attention module, which has a ``config`` and picks its function by it.
         attend: what to attend with.
         past: what earlier steps of a stream have left; None: there are none.
+
+    Raises:
+        RuntimeError: a layer was called and did not attend so.
     """
     _register()
     configs: dict[int, Any] = {}
     for number, layer in enumerate(layers):
+        layer = getattr(layer, "_orig_mod", layer)  # what torch.compile has compiled attends as it did then
         inner = getattr(layer, attention)
         config = configs.get(id(inner.config))
         if config is None:
             config = configs[id(inner.config)] = copy.copy(inner.config)
             config._attn_implementation = NAME
-        inner = copy.copy(inner)
+        inner = _shallow(inner)
         inner.config = config
-        inner.attend_packed = _LayerAttention(attend, None if past is None else past.layers[number])
-        shown = copy.copy(layer)
+        inner.attend_packed = told = _LayerAttention(attend, None if past is None else past.layers[number])
+        shown = _shallow(layer)
         shown._modules = {**layer._modules, attention: inner}
         yield shown
+        if not told.called:
+            raise RuntimeError(
+                f"layer {number} ({type(layer).__name__}) attends by a function of its own, so patches would see those "
+                "of other clips; undo what replaced its forward"
+            )
+
+
+def _shallow(module: Any) -> Any:
+    """A shallow copy. Methods that were set on the module alone, as accelerate does, are the copy's and not its."""
+    copied = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, MethodType) and value.__self__ is module:
+            copied.__dict__[name] = MethodType(value.__func__, copied)
+        elif isinstance(value, functools.partial) and value.args and value.args[0] is module:
+            copied.__dict__[name] = functools.partial(value.func, copied, *value.args[1:], **value.keywords)
+    return copied
 
 
 class _LayerAttention:
@@ -54,8 +76,10 @@ class _LayerAttention:
 
     def __init__(self, attend: Attend, past: LayerKeys | None) -> None:
         self._attend, self._past = attend, past
+        self.called = False
 
     def __call__(self, q_MHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, *, scale: float, dropout: float) -> Tensor:
+        self.called = True
         if self._past is not None:
             k_MHD, v_MHD = self._past.extend(k_MHD, v_MHD)
         return self._attend(q_MHD, k_MHD, v_MHD, scale=scale, dropout=dropout)
