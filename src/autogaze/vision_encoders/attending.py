@@ -143,10 +143,10 @@ class _SpanGroup:
         else:
             assert self._keys_SK is not None
             q, k, v = q_MHD[self.queries_SQ], k_LHD[self._keys_SK], v_LHD[self._keys_SK]
-        mask = causal_lower_right(Q, K) if self._causal and Q > 1 else None
-        out_SHQD = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask, dropout_p=dropout, scale=scale
-        )
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        triangle = self._causal and Q == K
+        mask = causal_lower_right(Q, K) if self._causal and not triangle and Q > 1 else None
+        out_SHQD = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=triangle, scale=scale)
         return out_SHQD.transpose(1, 2).flatten(0, 1)
 
 

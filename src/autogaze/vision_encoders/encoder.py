@@ -6,6 +6,7 @@ Shape letters: B clips, T frames, H × W pixels, S side of a tile.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -27,7 +28,9 @@ def sparsify(model: nn.Module, *, tower: type[Tower] | None = None, **options: A
     """An encoder that computes only the patches of a gaze, with the weights and layers of a Hugging Face model.
 
     The model is not changed and can be used as before; both share their weights. Whatever happens to the model
-    (``.to()``, training, adapters in place of layers) happens to the encoder.
+    (``.to()``, training, gradient checkpointing, adapters in place of linear layers, hooks on layers) happens to the
+    encoder. All clips of a call go through a layer as one row of tokens, so stochastic depth, where a model has it,
+    keeps or drops a layer for all of them at once.
 
     Args:
         model: one of :data:`~autogaze.vision_encoders.towers.TOWERS`.
@@ -36,8 +39,12 @@ def sparsify(model: nn.Module, *, tower: type[Tower] | None = None, **options: A
 
     Raises:
         ValueError: the model is of another class, or an option is not legal.
-        TypeError: there is no such option.
+        TypeError: there is no such option, or the model is no module.
     """
+    legal = [field.name for field in fields(SparseOptions)]
+    unknown = [name for name in options if name not in legal]
+    if unknown:
+        raise TypeError(f"there is no option {', '.join(unknown)}; options are {', '.join(legal)}")
     return SparseEncoder(tower_of(model) if tower is None else tower(model), SparseOptions(**options))
 
 
@@ -55,22 +62,24 @@ class SparseEncoder(nn.Module):
         """Features of the kept patches.
 
         Args:
-            video: (B, T, 3, H, W) floating point frames normalised as the model wants them, of the size that was
-                gazed at; of the finest scale's size if frames are one tile; or (B · tiles, T, 3, S, S) tiles.
+            video: (B, T, 3, H, W) floating point frames, normalised as the model wants them, of the size that was
+                gazed at; what tiles show past the frame is zero. Or the tiles of each clip, one after the other, cut
+                and resized to the finest scale: (B · tiles, T, 3, S, S).
             gazes: one for each clip, of one layout, whose patches have the side of the model's. See
                 :func:`~autogaze.retarget.retarget` to bring gazes to another grid.
             hidden_states: whether to return embeddings and the output of every layer too.
 
         Raises:
             ValueError: gazes and frames do not fit each other or the model.
+            TypeError: the video is no tensor, or the gazes are none.
         """
         gazes = self.check(gazes)
         layout = gazes[0].layout
         source = PixelSource(video=video, layout=layout, antialias=self.options.antialias)
-        if (source.clips, video.shape[1]) != (len(gazes), gazes[0].num_frames):
+        if (source.clips, source.frames) != (len(gazes), gazes[0].num_frames):
             raise ValueError(
-                f"video has {source.clips} clips of {video.shape[1]} frames, the gazes are of {len(gazes)} clips of "
-                f"{gazes[0].num_frames} frames"
+                f"there must be a gaze of {source.frames} frames for each of the {source.clips} clips of the video, "
+                f"got {len(gazes)} gazes of {gazes[0].num_frames} frames"
             )
         last = self.tower.frames_per_patch
         merged = gazes if last == 1 else tuple(merge_frames(gaze, last) for gaze in gazes)
@@ -99,10 +108,26 @@ class SparseEncoder(nn.Module):
         gazes = (gazes,) if isinstance(gazes, Gaze) else tuple(gazes)
         if not gazes:
             raise ValueError("there must be a gaze for every clip, got none")
+        for gaze in gazes:
+            if not isinstance(gaze, Gaze):
+                raise TypeError(
+                    f"gazes must be a Gaze for every clip, got {type(gaze).__name__}; autogaze.packing.unpack makes "
+                    "them of padded tensors"
+                )
         layout, frames = gazes[0].layout, gazes[0].num_frames
         for gaze in gazes:
-            if gaze.layout != layout or gaze.num_frames != frames:
-                raise ValueError("gazes of a batch must have one layout and equally many frames")
+            if gaze.num_frames != frames:
+                raise ValueError(
+                    f"gazes of a batch must have equally many frames, got {frames} and {gaze.num_frames}; encode "
+                    "clips of other lengths in a call of their own"
+                )
+            if gaze.layout != layout:
+                raise ValueError(
+                    f"gazes of a batch must have one layout, got {layout} and {gaze.layout}; encode clips of other "
+                    "layouts in a call of their own"
+                )
+        if not frames:
+            raise ValueError("clips must have at least one frame, got gazes of none")
         if layout.grid.patch_px != self.tower.patch_px:
             raise ValueError(
                 f"the gazes are of patches of {layout.grid.patch_px} px, the model's patches have "

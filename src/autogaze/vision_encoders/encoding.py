@@ -102,7 +102,10 @@ class EncoderPass:
         left_MC = tower.leave(x_MC)
         features = left_MC[slot]
         self._parts.append([features, *(state[slot] for state in states)])
-        pooled = self._pool(left_MC, features, packing, count_ST)
+        if tower.prefix_tokens:
+            pooled = self._pooled_prefix(left_MC, packing, count_ST)
+        else:
+            pooled = self._pooled_patches(features, count_ST)
         if pooled is not None:
             self._pooled.append(pooled)
 
@@ -117,7 +120,7 @@ class EncoderPass:
 
     def _pixels(self, places: Places) -> Tensor:
         """(N, 3, F, p, p) pixels of the frames that each patch lasts; where the last is missing, the one before it."""
-        last, frames = self._tower.frames_per_patch, self._source.video.shape[1]
+        last, frames = self._tower.frames_per_patch, self._source.frames
         if last == 1:
             return self._source.gather(places)[:, :, None].to(self._device)
         parts = [
@@ -136,28 +139,29 @@ class EncoderPass:
         x_MC = x_MC.index_copy(0, prefix_slot, prefix_PC.repeat(len(packing.prefix_slot), 1))
         return tower.enter(x_MC)
 
-    def _pool(self, left_MC: Tensor, features_NC: Tensor, packing: Packing, count_ST: Indices) -> Tensor | None:
-        """(S, T, C) or (S, 1, C) pooled features of a chunk."""
-        tower, options = self._tower, self._options
+    def _pooled_prefix(self, left_MC: Tensor, packing: Packing, count_ST: Indices) -> Tensor | None:
+        """(S, T, C) or (S, 1, C) what a chunk's class and register tokens say."""
         S, T = count_ST.shape
-        if tower.prefix_tokens:
-            pooled = tower.pool(left_MC[self._on_device(packing.prefix_slot)])
-            if pooled is None:
-                return None
-            out = undefined((S * T, pooled.shape[-1]), pooled)
-            out = out.index_copy(0, self._on_device(packing.prefix_group), pooled).view(S, T, -1)
-            if options.class_tokens == "frame":
-                return out
-            first = (count_ST > 0).argmax(1)  # where the clip's one set of tokens is
-            return out[torch.arange(S, device=out.device), self._on_device(first)][:, None]
-        pooled_S = [
-            None if not len(part) else tower.pool_patches(part[None])
-            for part in torch.split(features_NC, count_ST.sum(1).tolist())
-        ]
-        known = next((pooled for pooled in pooled_S if pooled is not None), None)
-        if known is None:
+        pooled_GC = self._tower.pool(left_MC[self._on_device(packing.prefix_slot)])
+        if pooled_GC is None:
             return None
-        nothing = undefined((1, known.shape[-1]), known)
+        group = packing.prefix_group // T if self._options.class_tokens == "clip" else packing.prefix_group
+        groups = 1 if self._options.class_tokens == "clip" else T
+        out = undefined((S * groups, pooled_GC.shape[-1]), pooled_GC)
+        return out.index_copy(0, self._on_device(group), pooled_GC).view(S, groups, -1)
+
+    def _pooled_patches(self, features_NC: Tensor, count_ST: Indices) -> Tensor | None:
+        """(S, 1, C) what the model's head makes of the patches of each sequence of a chunk."""
+        pool = self._tower.pool_patches
+        pooled_S = [
+            pool(part[None]) if len(part) else None for part in torch.split(features_NC, count_ST.sum(1).tolist())
+        ]
+        like = next((pooled for pooled in pooled_S if pooled is not None), None)
+        if like is None:  # without patches nothing tells whether there is a head
+            like = pool(features_NC.new_zeros(1, 1, features_NC.shape[1]))
+        if like is None:
+            return None
+        nothing = undefined((1, like.shape[-1]), like)
         return torch.stack([nothing if pooled is None else pooled for pooled in pooled_S])
 
     def result(self, gazes: tuple[Gaze, ...], shape: tuple[int, int]) -> SparseFeatures:

@@ -43,7 +43,11 @@ class SparseOptions:
                 f'class_tokens="clip" needs attention="bidirectional", got {self.attention!r}: a token that sees the '
                 "whole clip and is seen by all would tell earlier frames of later ones"
             )
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
-        if self.embed_clips is not None and self.embed_clips < 1:
-            raise ValueError(f"embed_clips must be at least 1 or None, got {self.embed_clips}")
+        if not _counts(self.max_tokens):
+            raise ValueError(f"max_tokens must be a whole number of at least 1, got {self.max_tokens!r}")
+        if self.embed_clips is not None and not _counts(self.embed_clips):
+            raise ValueError(f"embed_clips must be a whole number of at least 1 or None, got {self.embed_clips!r}")
+
+
+def _counts(number: object) -> bool:
+    return isinstance(number, int) and number >= 1

@@ -25,17 +25,20 @@ class PixelSource:
     """Normalised frames of clips and how a grid lies on them.
 
     Raises:
+        TypeError: the frames are no tensor.
         ValueError: the frames are not of a size that fits the layout.
     """
 
     video: Tensor
-    """(B, T, 3, H, W) floating point frames of the layout's height and width; for one tile also of the side of its
-    finest scale; or the tiles of each clip in their order, as clips of their own: (B · tiles, T, 3, S, S)."""
+    """(B, T, 3, H, W) floating point frames of the layout's height and width; or the tiles of each clip in their
+    order, as clips of their own, in the size of the finest scale: (B · tiles, T, 3, S, S)."""
     layout: FrameLayout
     antialias: bool
     """Whether frames are smoothed when they are made smaller. The published encoder does not."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.video, Tensor):
+            raise TypeError(f"video must be a tensor, got {type(self.video).__name__}; torch.from_numpy makes one")
         if self.video.ndim != 5 or self.video.shape[2] != 3:
             raise ValueError(f"video must be (B, T, 3, H, W), got {tuple(self.video.shape)}")
         if not self.video.is_floating_point():
@@ -43,25 +46,34 @@ class PixelSource:
                 f"video must hold floating point frames, normalised as the model wants them, got {self.video.dtype}; "
                 "for 0…255: (video / 255 - mean) / std"
             )
-        layout, size = self.layout, tuple(self.video.shape[-2:])
-        whole, side_px = (layout.height_px, layout.width_px), layout.grid.scales_px[-1]
-        if size not in (whole, (side_px, side_px)):
+        layout, (height_px, width_px) = self.layout, self.video.shape[-2:]
+        side_px = layout.grid.scales_px[-1]
+        if self.of_tiles and (height_px, width_px) != (side_px, side_px):
             pieces = "tiles" if layout.num_tiles > 1 else "frames"
             raise ValueError(
-                f"video must be of {whole[0]} × {whole[1]} px, the size of what was gazed at, or of "
-                f"{side_px} × {side_px} px {pieces}, got {size[0]} × {size[1]} px"
+                f"video must be of {layout.height_px} × {layout.width_px} px, the size of what was gazed at, or of "
+                f"{side_px} × {side_px} px {pieces}, got {height_px} × {width_px} px; resize it to one of these"
+            )
+        if self.of_tiles and len(self.video) % layout.num_tiles:
+            raise ValueError(
+                f"video of {side_px} × {side_px} px tiles must have {layout.num_tiles} for each clip, one after the "
+                f"other, got {len(self.video)}"
             )
 
     @property
     def of_tiles(self) -> bool:
-        """Whether every clip of the video is one tile of several."""
-        whole = (self.layout.height_px, self.layout.width_px)
-        return self.layout.num_tiles > 1 and tuple(self.video.shape[-2:]) != whole
+        """Whether every clip of the video is a tile, cut and resized already."""
+        return tuple(self.video.shape[-2:]) != (self.layout.height_px, self.layout.width_px)
 
     @property
     def clips(self) -> int:
         """B."""
         return len(self.video) // self.layout.num_tiles if self.of_tiles else len(self.video)
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return self.video.shape[1]
 
     def gather(self, places: Places) -> Tensor:
         """(N, 3, P, P) pixels of patches, in the precision of the video."""
@@ -78,24 +90,31 @@ class PixelSource:
     def _frames_of(self, places: Places) -> Iterator[tuple[Indices, Tensor, Indices]]:
         """Chunks of frames: the number of each patch's frame in its chunk, (U, 3, H, W), and the patches in it."""
         clips = places.clip * self.layout.num_tiles + places.tile if self.of_tiles else places.clip
-        T = self.video.shape[1]
+        T = self.frames
         frames, number = np.unique(clips * T + places.frame, return_inverse=True)
         step = max(1, CHUNK_BYTES // self.video[0, :1].nbytes) if len(frames) else 1
         for first in range(0, len(frames), step):
             chunk = self._on_device(frames[first : first + step])
-            images = self.video[chunk // T, chunk % T]
+            images = self._padded(self.video[chunk // T, chunk % T])
             yield number - first, images, np.flatnonzero((number >= first) & (number < first + step))
+
+    def _padded(self, images_U3HW: Tensor) -> Tensor:
+        """Whole frames with zeros where tiles reach past them; tiles as they are."""
+        if self.of_tiles:
+            return images_U3HW
+        layout = self.layout
+        right = layout.tile_columns * layout.tile_width_px - layout.width_px
+        below = layout.tile_rows * layout.tile_height_px - layout.height_px
+        return F.pad(images_U3HW, (0, right, 0, below)) if right or below else images_U3HW
 
     def _of_scale(self, images_U3HW: Tensor, number: Indices, places: Places, scale: int) -> Tensor:
         """(n, 3, P, P) patches of one scale, ``number`` telling the frame of each."""
         layout, grid = self.layout, self.layout.grid
         scale_px, p = grid.scales_px[scale], grid.patch_px
-        whole = layout.num_tiles == 1 or self.of_tiles
-        height, width = images_U3HW.shape[-2:] if whole else (layout.tile_height_px, layout.tile_width_px)
-        if not whole:
-            right, below = layout.tile_columns * width - layout.width_px, layout.tile_rows * height - layout.height_px
-            images_U3HW = F.pad(images_U3HW, (0, right, 0, below)) if right or below else images_U3HW
-        tile = np.zeros_like(places.tile) if whole else places.tile
+        if self.of_tiles:
+            (height, width), tile = images_U3HW.shape[-2:], np.zeros_like(places.tile)
+        else:
+            height, width, tile = layout.tile_height_px, layout.tile_width_px, places.tile
         if height != scale_px or width != scale_px:
             pairs, number = np.unique(number * layout.num_tiles + tile, return_inverse=True)
             kept_frame, kept_tile = np.divmod(pairs, layout.num_tiles)

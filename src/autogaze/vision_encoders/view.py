@@ -27,7 +27,7 @@ NAME = "autogaze_packed"
 def layers_with(
     layers: nn.ModuleList, *, attention: str, attend: Attend, past: Past | None = None
 ) -> Iterator[nn.Module]:
-    """The layers in order, each attending with ``attend``.
+    """The layers in order, each attending with ``attend``; each has to be run before the next is taken.
 
     Args:
         layers: of the model.

@@ -31,15 +31,20 @@ def tower_of(model: nn.Module) -> Tower:
     """The model taken apart.
 
     Raises:
+        TypeError: it is no module.
         ValueError: its class is none of :data:`TOWERS`, nor made from one.
     """
-    for ancestor in type(model).__mro__:
-        if ancestor.__name__ in TOWERS:
-            return TOWERS[ancestor.__name__](model)
-    inside = [
-        f"model.{name}"
-        for name, child in model.named_children()
-        if any(ancestor.__name__ in TOWERS for ancestor in type(child).__mro__)
-    ]
-    hint = f"; pass {inside[0]} of it" if inside else ", or pass a Tower of your own: sparsify(model, tower=…)"
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a Hugging Face vision model, got {model!r}; load it first, with its class's from_pretrained"
+        )
+    tower = _known(model)
+    if tower is not None:
+        return tower(model)
+    inside = next((f"model.{name}" for name, part in model.named_modules() if _known(part) is not None), None)
+    hint = f"; pass {inside} of it" if inside else ", or pass a Tower of your own: sparsify(model, tower=…)"
     raise ValueError(f"{type(model).__name__} is not supported; supported are {', '.join(TOWERS)}{hint}")
+
+
+def _known(model: nn.Module) -> type[Tower] | None:
+    return next((TOWERS[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in TOWERS), None)

@@ -41,8 +41,6 @@ class Tower:
 
     attention: ClassVar[str] = "attention"
     """Name of the attention module in a layer."""
-    frames_per_patch: int = 1
-    """Frames that one patch lasts."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
@@ -69,6 +67,11 @@ class Tower:
         """Side of a patch."""
         size = self.model.config.patch_size
         return int(size if isinstance(size, int) else size[0])
+
+    @property
+    def frames_per_patch(self) -> int:
+        """Frames that one patch lasts."""
+        return 1
 
     @property
     def weight(self) -> Tensor:

@@ -14,7 +14,7 @@ class VJEPA2Tower(Tower):
     """``VJEPA2Model``. Rows and columns are counted in cells of the finest scale; coarser cells lie between them."""
 
     @property
-    def frames_per_patch(self) -> int:  # type: ignore[override]
+    def frames_per_patch(self) -> int:
         """Two, in the published models."""
         return int(self.model.config.tubelet_size)
 
@@ -65,8 +65,8 @@ class VJEPA2Tower(Tower):
 
     def run_layer(self, layer: Any, x_1MC: Tensor, turns: tuple[Tensor, ...]) -> Tensor:
         """See :meth:`Tower.run_layer`; positions that are no whole numbers cannot be given as places in a grid."""
-        precise = tuple(part.to(x_1MC.dtype) for part in turns)
-        layer.attention.get_position_ids = lambda *_args, **_options: precise
+        at = tuple(part.to(x_1MC.dtype) for part in turns)
+        layer.attention.get_position_ids = lambda *_args, **_options: at
         return cast("Tensor", layer(x_1MC)[0])
 
     def leave(self, x_MC: Tensor) -> Tensor:

@@ -1,0 +1,360 @@
+"""Sparse encoders against the definition, and what must not change them."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sparse_samples as samples
+from autogaze.gaze import Gaze
+from autogaze.grid import FrameLayout, PatchGrid
+from autogaze.packing import unpack
+from autogaze.vision_encoders import SparseFeatures, pixels, sparsify
+from sparse_definition import define
+from test_sparse_attention import Largest
+
+# Shape letters: B clips, T frames, N patches, C channels.
+
+GRID = PatchGrid(scales_px=(8, 16, 24, 32), patch_px=samples.PATCH_PX)
+LAYOUT = FrameLayout.resized(GRID, height_px=32, width_px=32)
+T = 5
+KINDS = {
+    "frame": {"attention": "frame"},
+    "block causal": {"attention": "block_causal"},
+    "causal": {"attention": "causal"},
+    "bidirectional": {"attention": "bidirectional"},
+    "tokens of a clip": {"attention": "bidirectional", "class_tokens": "clip"},
+}
+SHAPES = ("SiglipVisionModel", "ViTModel", "DINOv3ViTModel", "VJEPA2Model")
+"""Without class token, with one, with registers and turned positions, with patches of two frames."""
+
+
+@cache
+def shared(name: str) -> Any:
+    """A model that tests only read."""
+    return samples.make(name)
+
+
+def gazes(clips: int = 2, seed: int = 3) -> list[Gaze]:
+    return [samples.some(LAYOUT, frames=T, seed=seed + clip) for clip in range(clips)]
+
+
+def close(own: Tensor | None, expected: Tensor | None, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(own, expected, atol=tolerance, rtol=1e-5, equal_nan=True)
+
+
+def same(own: SparseFeatures, expected: SparseFeatures) -> None:
+    close(own.features, expected.features)
+    assert own.hidden_states is not None and expected.hidden_states is not None
+    for state, theirs in zip(own.hidden_states, expected.hidden_states, strict=True):
+        close(state, theirs)
+    assert (own.pooled is None) == (expected.pooled is None)
+    if own.pooled is not None:
+        close(own.pooled, expected.pooled)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", samples.FAMILIES)
+@torch.no_grad()
+def test_several_scales_are_the_definition(name: str, kind: dict[str, str]) -> None:
+    model, video, chosen = shared(name), samples.video(frames=T), gazes()
+    out = sparsify(model, **kind)(video, chosen, hidden_states=True)
+    expected = [define(model, clip, gaze, **kind) for clip, gaze in zip(video, chosen, strict=True)]
+    close(out.features, torch.cat([clip.features for clip in expected]))
+    assert out.hidden_states is not None
+    for number, state in enumerate(out.hidden_states):
+        close(
+            state, torch.cat([clip.hidden_states[number] for clip in expected]), 3e-5
+        )  # before the norm: larger numbers
+    assert len(out.hidden_states) == len(expected[0].hidden_states) == model.config.num_hidden_layers + 1
+    if expected[0].pooled is None:
+        assert out.pooled is None
+    else:
+        close(out.pooled, torch.cat([clip.pooled for clip in expected if clip.pooled is not None]))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("name", ["ViTModel", "VJEPA2Model"])
+@torch.no_grad()
+def test_back_ends_agree(name: str) -> None:
+    video, chosen = samples.video(frames=T), gazes()
+    for kind in KINDS.values():
+        usual, flex = (
+            sparsify(shared(name), backend=backend, **kind)(video, chosen, hidden_states=True)
+            for backend in ("sdpa", "flex")
+        )
+        same(flex, usual)
+
+
+# The model stays as it is, and what happens to it happens to the encoder.
+
+
+@pytest.mark.parametrize("name", samples.FAMILIES)
+@torch.no_grad()
+def test_the_model_is_unchanged_before_during_and_after(name: str) -> None:
+    model, video, chosen = samples.make(name), samples.video(frames=4), [gaze[:4] for gaze in gazes()]
+    encoder = sparsify(model)
+    weights, config = copy.deepcopy(model.state_dict()), copy.deepcopy(model.config.to_dict())
+    chosen_attention, before = model.config._attn_implementation, samples.dense(model, video)
+    attributes = {path: sorted(vars(module)) for path, module in model.named_modules()}
+    first = encoder(video, chosen)
+    during = []
+
+    def dense_within(*_: Any) -> None:
+        if not during:
+            during.append(None)  # the dense model runs through this hook too
+            during[0] = samples.dense(model, video)
+
+    hook = encoder.tower.layers[1].register_forward_hook(dense_within)
+    second = encoder(video, chosen)
+    hook.remove()
+    with ThreadPoolExecutor(2) as threads:
+        sparse = [threads.submit(encoder, video, chosen) for _ in range(4)]
+        alongside = [samples.dense(model, video) for _ in range(4)]
+    assert all(torch.equal(first.features, one.features) for one in (second, *(one.result() for one in sparse)))
+    for other in (*during, *alongside, samples.dense(model, video)):
+        assert other is not None and torch.equal(before.features, other.features)
+    after = model.state_dict()
+    assert all(torch.equal(weights[key], after[key]) for key in weights) and len(weights) == len(after)
+    assert model.config.to_dict() == config and model.config._attn_implementation == chosen_attention
+    assert {path: sorted(vars(module)) for path, module in model.named_modules()} == attributes
+
+
+def test_training_the_model_trains_the_encoder() -> None:
+    model, video, chosen = samples.make("SiglipVisionModel"), samples.video(frames=T), gazes()
+    encoder = sparsify(model, attention="causal")
+    with torch.no_grad():
+        old = encoder(video, chosen).features
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    define(model, video[0], chosen[0], attention="causal").features.square().mean().backward()
+    optimiser.step()
+    with torch.no_grad():
+        new = encoder(video, chosen).clip(0)
+        assert not torch.allclose(new, old[: len(new)], atol=1e-3)
+        close(new, define(model, video[0], chosen[0], attention="causal").features)
+
+
+@torch.no_grad()
+def test_precision_follows_the_model() -> None:
+    model, video, chosen = samples.make("DINOv3ViTModel"), samples.video(frames=T), gazes()
+    encoder = sparsify(model)
+    single = encoder(video, chosen).features
+    model.to(torch.bfloat16)
+    half = encoder(video, chosen)
+    assert half.features.dtype == torch.bfloat16
+    torch.testing.assert_close(half.features.float(), single, atol=0.2, rtol=0.1)
+    model.to(torch.float64)
+    exact = encoder(video.double(), chosen).features
+    assert exact.dtype == torch.float64
+
+
+@torch.no_grad()
+def test_training_mode_follows_the_model() -> None:
+    model = samples.make("ViTModel", hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+    encoder, video, chosen = sparsify(model), samples.video(frames=T), gazes()
+    still = encoder(video, chosen).features
+    assert torch.equal(still, encoder(video, chosen).features)
+    model.train()
+    assert not torch.allclose(encoder(video, chosen).features, encoder(video, chosen).features, atol=1e-2)
+    encoder.eval()
+    assert not model.training and torch.equal(still, encoder(video, chosen).features)
+
+
+def test_gradient_checkpointing_follows_the_model() -> None:
+    model, video, chosen = samples.make("ViTModel"), samples.video(frames=T), gazes()
+    encoder, runs = sparsify(model, attention="block_causal").train(), []
+    encoder.tower.layers[0].attention.register_forward_pre_hook(lambda *_: runs.append(None))
+
+    def gradients() -> list[Tensor]:
+        runs.clear()
+        loss = encoder(video, chosen).features.square().sum()
+        return list(torch.autograd.grad(loss, list(encoder.tower.layers.parameters())))
+
+    plain, once = gradients(), len(runs)
+    enable = "activation_checkpointing_enable"  # of late the name of the other
+    getattr(model, enable if hasattr(model, enable) else "gradient_checkpointing_enable")()
+    again, twice = gradients(), len(runs)
+    assert (once, twice) == (1, 2)
+    for own, theirs in zip(again, plain, strict=True):
+        close(own, theirs, 1e-4)
+
+
+class Adapter(nn.Module):
+    """A linear layer with a small one beside it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.down = base, nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+@torch.no_grad()
+def test_replaced_layers_and_hooks_follow_the_model() -> None:
+    model, video, chosen = samples.make("CLIPVisionModel"), samples.video(frames=T), gazes(1)
+    encoder = sparsify(model)
+    plain = encoder(video[:1], chosen).features
+    attention = encoder.tower.layers[1].self_attn
+    attention.v_proj = samples.random_weights(Adapter(attention.v_proj), seed=5)
+    adapted = encoder(video[:1], chosen).features
+    assert not torch.allclose(adapted, plain, atol=1e-2)
+    close(adapted, define(model, video[0], chosen[0], attention="frame").features)
+    encoder.tower.layers[0].register_forward_hook(lambda _module, _inputs, out: 0.5 * out)
+    hooked = encoder(video[:1], chosen).features
+    assert not torch.allclose(hooked, adapted, atol=1e-2)
+    close(hooked, define(model, video[0], chosen[0], attention="frame").features)
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    encoder, video, chosen = sparsify(samples.make("ViTModel")), samples.video(frames=T), gazes()
+    other = copy.deepcopy(encoder)
+    with torch.no_grad():
+        before = encoder(video, chosen).features
+        for weight in other.parameters():
+            weight.zero_()
+        assert torch.equal(encoder(video, chosen).features, before)
+        assert not torch.equal(other(video, chosen).features, before)
+        other.load_state_dict(encoder.state_dict())
+        assert torch.equal(other(video, chosen).features, before)
+
+
+# Invariances
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@torch.no_grad()
+def test_the_order_of_gazes_changes_nothing_but_for_causal_attention(name: str) -> None:
+    video, gaze = samples.video(clips=1, frames=T), gazes(1)[0]
+    for kind in KINDS.values():
+        encoder = sparsify(shared(name), **kind)
+        given, sorted_ = encoder(video, gaze), encoder(video, gaze.in_order())
+        own = by_patch(given)
+        assert own.keys() == by_patch(sorted_).keys()
+        worst = max((own[key] - row).abs().max().item() for key, row in by_patch(sorted_).items())
+        assert (worst > 1e-2) if kind["attention"] == "causal" else (worst < 1e-5)
+
+
+def by_patch(out: SparseFeatures) -> dict[tuple[int, int], Tensor]:
+    (gaze,) = out.gazes
+    return dict(zip(zip(gaze.frame.tolist(), gaze.index.tolist(), strict=True), out.features, strict=True))
+
+
+@torch.no_grad()
+def test_padding_is_at_the_end_of_frames_and_carries_nothing() -> None:
+    encoder, video, chosen = sparsify(shared("ViTModel")), samples.video(frames=T), gazes()
+    out = encoder(video, chosen)
+    features, padded = out.padded()
+    assert features.shape == (*padded.if_padded_gazing.shape, out.features.shape[1])
+    assert padded.num_gazing_each_frame.tolist() == np.maximum(*(gaze.count for gaze in chosen)).tolist()
+    assert not features[padded.if_padded_gazing].any()
+    for clip, gaze in enumerate(chosen):
+        kept = ~padded.if_padded_gazing[clip]
+        assert torch.equal(features[clip, kept], out.clip(clip))
+        frame, index = np.divmod(padded.gazing_pos[clip, kept].numpy(), GRID.num_patches)
+        assert np.array_equal(frame, gaze.frame) and np.array_equal(index, gaze.index)
+    assert torch.equal(encoder(video, unpack(padded, LAYOUT)).features, out.features)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", SHAPES)
+@torch.no_grad()
+def test_neither_batch_nor_chunks_change_anything(
+    name: str, kind: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, chosen = samples.video(clips=3, frames=T), gazes(3)
+    chosen[1] = Gaze(index=np.arange(0), count=np.zeros(T, int), layout=LAYOUT)
+    together = sparsify(shared(name), **kind)(video, chosen, hidden_states=True)
+    alone = [sparsify(shared(name), **kind)(video[b : b + 1], chosen[b], hidden_states=True) for b in range(3)]
+    close(together.features, torch.cat([one.features for one in alone]))
+    if together.pooled is not None:
+        close(together.pooled, torch.cat([one.pooled for one in alone if one.pooled is not None]))
+    for most in (1, 40):
+        same(sparsify(shared(name), max_tokens=most, **kind)(video, chosen, hidden_states=True), together)
+    monkeypatch.setattr(pixels, "CHUNK_BYTES", 2 * video[0, 0].nbytes)
+    same(sparsify(shared(name), **kind)(video, chosen, hidden_states=True), together)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@torch.no_grad()
+def test_pixels_of_dropped_patches_are_not_looked_at(name: str) -> None:
+    video, finest = samples.video(frames=4), PatchGrid(scales_px=(32,), patch_px=samples.PATCH_PX)
+    layout = FrameLayout.resized(finest, height_px=32, width_px=32)
+    chosen = [samples.some(layout, frames=4, seed=seed) for seed in (1, 2)]
+    if name == "VJEPA2Model":  # a patch lasts two frames
+        chosen = [Gaze.from_mask(gaze.mask().reshape(2, 2, -1).any(1).repeat(2, 0), layout) for gaze in chosen]
+    blind = torch.full_like(video, torch.nan)
+    for clip, gaze in enumerate(chosen):
+        for frame, (left, top, right, bottom) in zip(gaze.frame, gaze.boxes_px, strict=True):
+            blind[clip, frame, :, top:bottom, left:right] = video[clip, frame, :, top:bottom, left:right]
+    assert blind.isnan().any()
+    encoder = sparsify(shared(name), attention="bidirectional")
+    assert torch.equal(encoder(blind, chosen).features, encoder(video, chosen).features)
+
+
+@torch.no_grad()
+def test_scales_nobody_looks_at_are_not_looked_at() -> None:
+    gaze = Gaze(index=np.array([0, 3, 1]), count=np.array([1, 0, 2]), layout=LAYOUT)
+    video = samples.video(clips=1, frames=3)
+    video[0, 1] = torch.nan
+    assert not sparsify(shared("ViTModel"))(video, gaze).features.isnan().any()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@torch.no_grad()
+def test_a_pass_makes_no_matrix_of_tokens_against_tokens(kind: dict[str, str]) -> None:
+    gaze = Gaze.from_mask(np.ones((10, GRID.num_patches), bool), LAYOUT)
+    with Largest() as largest:
+        out = sparsify(shared("ViTModel"), **kind)(samples.video(clips=1, frames=10), gaze)
+    assert len(out.features) == 300 and largest.most < 300 * 300 * 4
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", ["Siglip2VisionModel", "Dinov2WithRegistersModel", "VJEPA2Model"])
+def test_gradients_are_those_of_the_definition(name: str, kind: dict[str, str]) -> None:
+    model, gaze = shared(name), gazes(1)[0]
+    video = samples.video(clips=1, frames=T).requires_grad_()
+    out = sparsify(model, **kind)(video, gaze).features
+    expected = define(model, video[0], gaze, **kind).features
+    towards = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)) / out.numel()
+    weights = [*model.parameters(), video]
+    own = torch.autograd.grad((out * towards).sum(), weights, allow_unused=True)
+    theirs = torch.autograd.grad((expected * towards).sum(), weights, allow_unused=True)
+    assert own[-1] is not None and own[-1].any()
+    assert sum(part is not None for part in own) > len(weights) / 3
+    for one, other in zip(own, theirs, strict=True):
+        close(*(torch.zeros(()) if part is None or not part.any() else part for part in (one, other)))
+
+
+# What is empty
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", samples.FAMILIES)
+@torch.no_grad()
+def test_no_gazes_at_all_give_no_features(name: str, kind: dict[str, str]) -> None:
+    nothing, video = Gaze(index=np.arange(0), count=np.zeros(4, int), layout=LAYOUT), samples.video(frames=4)
+    encoder = sparsify(shared(name), **kind)
+    out, one = encoder(video, [nothing] * 2, hidden_states=True), encoder(video, gazes_of_four())
+    C = shared(name).config.hidden_size
+    assert out.features.shape == (0, C) and out.features.dtype == torch.float32
+    assert out.hidden_states is not None and {tuple(state.shape) for state in out.hidden_states} == {(0, C)}
+    assert out.padded()[0].shape == (2, 0, C) and out.clip(1).shape == (0, C)
+    assert (out.pooled is None) == (one.pooled is None)
+    if out.pooled is not None and one.pooled is not None:
+        assert out.pooled.shape == one.pooled.shape and out.pooled.isnan().all()
+
+
+def gazes_of_four() -> list[Gaze]:
+    return [gaze[:4] for gaze in gazes()]
