@@ -279,6 +279,7 @@ def test_neither_batch_nor_chunks_change_anything(
         close(together.pooled, torch.cat([one.pooled for one in alone if one.pooled is not None]))
     for most in (1, 40):
         same(sparsify(shared(name), max_tokens=most, **kind)(video, chosen, hidden_states=True), together)
+    same(sparsify(shared(name), embed_clips=1, **kind)(video, chosen, hidden_states=True), together)
     monkeypatch.setattr(pixels, "CHUNK_BYTES", 2 * video[0, 0].nbytes)
     same(sparsify(shared(name), **kind)(video, chosen, hidden_states=True), together)
 
