@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_a_dense_mask(attention: Attention) -> None:
     torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     sequences=st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=3), min_size=1, max_size=3),
     attention=st.sampled_from(ATTENTIONS),

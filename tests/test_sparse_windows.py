@@ -7,7 +7,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -17,6 +17,8 @@ Sequences = list[list[int]]
 
 ragged = st.lists(st.lists(st.integers(0, 6), max_size=5), max_size=4)
 attentions = st.sampled_from(ATTENTIONS)
+# A busy machine is no failure.
+unhurried = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def seen(sequences: Sequences, attention: Attention, past: int = 0) -> NDArray[np.bool_]:
@@ -45,6 +47,7 @@ def expanded(windows: Windows, keys: int) -> NDArray[np.bool_]:
     return matrix
 
 
+@unhurried
 @given(sequences=ragged, attention=attentions)
 def test_windows_are_the_definition(sequences: Sequences, attention: Attention) -> None:
     windows, expected = Windows.of(sequences, attention=attention), seen(sequences, attention)
@@ -52,6 +55,7 @@ def test_windows_are_the_definition(sequences: Sequences, attention: Attention) 
     assert np.array_equal(expanded(windows, len(expected)), expected)
 
 
+@unhurried
 @given(frames=st.lists(st.integers(0, 6), min_size=1, max_size=5), past=st.integers(1, 20), attention=attentions)
 def test_windows_of_a_stream_see_its_past(frames: list[int], past: int, attention: Attention) -> None:
     if attention == "bidirectional":
@@ -62,6 +66,7 @@ def test_windows_of_a_stream_see_its_past(frames: list[int], past: int, attentio
     assert not sum(frames) or windows.num_keys == past + sum(frames)
 
 
+@unhurried
 @given(sequences=ragged, attention=attentions)
 def test_spans_say_the_same_as_runs_that_cover_all_tokens_in_order(sequences: Sequences, attention: Attention) -> None:
     windows = Windows.of(sequences, attention=attention)
@@ -78,6 +83,7 @@ def test_spans_say_the_same_as_runs_that_cover_all_tokens_in_order(sequences: Se
         assert span.shape == (len(queries), span.end_key - span.first_key, attention == "causal")
 
 
+@unhurried
 @given(left=ragged, right=ragged, attention=attentions)
 def test_sequences_know_nothing_of_each_other(left: Sequences, right: Sequences, attention: Attention) -> None:
     both = Windows.of(left + right, attention=attention)
@@ -86,6 +92,7 @@ def test_sequences_know_nothing_of_each_other(left: Sequences, right: Sequences,
     assert np.array_equal(both.end_M, np.concatenate([alone.end_M, after.end_M + alone.num_tokens]))
 
 
+@unhurried
 @given(frames=st.lists(st.integers(0, 6), min_size=2, max_size=6), data=st.data())
 def test_steps_of_a_stream_see_what_the_whole_clip_does(frames: list[int], data: st.DataObject) -> None:
     attention = data.draw(st.sampled_from(["frame", "block_causal", "causal"]))
