@@ -112,8 +112,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("results", "files", "info", "checks", "terminal", "journal"),
         *("export.networks", "export.programs", "export.formats", "export.manifest"),
     ),
-    # Gaze models for other runtimes
-    ("export.folder", "export"),
+    # Gaze models for other runtimes; gazing while a source plays
+    (
+        *("export.folder", "export", "watching.capture", "watching.latency", "watching.tally", "watching.watch"),
+        *("watching", "watching.meter", "watching.window"),
+    ),
     # Labels of many videos
     (
         *("labelling", "labelling.budgets", "labelling.scorers", "labelling.search", "labelling.lazy"),
@@ -182,6 +185,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "commands.calibrate",
             "commands.label",
             "commands.export",
+            "commands.watch",
             "commands.info",
             "commands.checks",
             "commands.train",

@@ -131,6 +131,7 @@ def section(verb: str) -> str:
         ("evaluate", cli.EvaluateCommand),
         ("evaluate behaviour", cli.BehaviourCommand),
         ("calibrate", cli.CalibrateCommand),
+        ("watch", cli.WatchCommand),
         ("label", LabelCommand),
         ("export", cli.ExportCommand),
         ("train", NTPSettings),
@@ -144,7 +145,7 @@ def test_every_option_is_explained(verb: str, command: type) -> None:
     text = section(verb)
     for field in fields(command):
         option = "--" + field.name.replace("_", "-")
-        assert field.name in ("sources", "videos") or f"`{option}" in text, f"{verb} {option}"
+        assert field.name in ("source", "sources", "videos") or f"`{option}" in text, f"{verb} {option}"
 
 
 def test_every_public_name_is_explained() -> None:

@@ -26,6 +26,7 @@ from autogaze.commands.gaze import GazeCommand
 from autogaze.commands.info import InfoCommand
 from autogaze.commands.label import LabelCommand
 from autogaze.commands.reconstruct import ReconstructCommand
+from autogaze.commands.watch import WatchCommand
 from autogaze.commands.words import EXIT_FAILED
 from autogaze.errors import AutoGazeError, AutoGazeWarning
 
@@ -36,6 +37,7 @@ _INTERRUPTED = ("interrupted; nothing half-written is left", EXIT_INTERRUPTED)
 Command = (
     Annotated[GazeCommand, tyro.conf.subcommand("gaze")]
     | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
+    | Annotated[WatchCommand, tyro.conf.subcommand("watch")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
     | Annotated[LabelCommand, tyro.conf.subcommand("label")]
@@ -60,7 +62,7 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "evaluate", "calibrate", "label", "train", "export", "info", "checks")
+VERBS = ("gaze", "reconstruct", "watch", "evaluate", "calibrate", "label", "train", "export", "info", "checks")
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 

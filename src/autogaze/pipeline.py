@@ -28,19 +28,24 @@ Mode: TypeAlias = Literal["tiles", "resize"]
 """Tiles cover the frame pixel for pixel; resize stretches one tile over it."""
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments of :func:`gaze` that decide its result, for functions that pass them on."""
+class StreamOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`stream` that decide its gazes, for functions that pass them on."""
 
     model: Model
     ratio: float | Sequence[float] | None
     threshold: float | None
     psnr_db: float | None
     per: Literal["frame", "clip"]
+    mode: Mode
+    device: str | None
+
+
+class Options(StreamOptions, total=False):
+    """The keyword arguments of :func:`gaze` that decide its result, for functions that pass them on."""
+
     stride: int | None
     fps: float | None
     frames: int | None
-    mode: Mode
-    device: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,12 +314,21 @@ def stream(
     recipe = make_recipe(
         model=model, ratio=ratio, threshold=threshold, psnr_db=psnr_db, per=per, mode=mode, device=device
     )
+    return open_session(recipe, height_px=int(height_px), width_px=int(width_px))
+
+
+def open_session(recipe: Recipe, *, height_px: int, width_px: int) -> GazeSession:
+    """Start gazing at a stream of frames of one size.
+
+    Raises:
+        ValueError: the selector reads motion vectors, which bare frames lack.
+    """
     if recipe.selector.needs_motion_vectors:
         raise ValueError(
             f"{recipe.selector.name} reads motion vectors, which a stream of bare frames does not have; "
             "use flow or difference, or gaze at the video file"
         )
-    layout = recipe.layout(height_px=int(height_px), width_px=int(width_px))
+    layout = recipe.layout(height_px=height_px, width_px=width_px)
     return GazeSession(recipe.selector.open(layout, recipe.budget))
 
 

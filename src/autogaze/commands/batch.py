@@ -16,7 +16,7 @@ from autogaze.commands.words import EXIT_FAILED, about, argument, keeping_what_i
 from autogaze.errors import AutoGazeError
 
 if TYPE_CHECKING:
-    from autogaze.pipeline import OnProgress, Options
+    from autogaze.pipeline import OnProgress, Options, StreamOptions
     from autogaze.results import OnOutcome, Outcome
     from autogaze.summary import ResultSummary
 
@@ -32,8 +32,8 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GazeOptions:
-    """How to gaze."""
+class ChoosingOptions:
+    """What chooses, and within which limits."""
 
     model: str = "replenish"
     """A selector without weights (info tells about each), a checkpoint folder or .safetensors file, or a hub id."""
@@ -45,12 +45,6 @@ class GazeOptions:
     """A frame ends once its reconstruction has at least this PSNR."""
     per: Literal["frame", "clip"] = "frame"
     """Whether the ratio limits every frame, or a clip of 16 frames that share what it allows."""
-    fps: Annotated[float | None, argument("FPS")] = None
-    """Look at this many frames a second."""
-    frames: Annotated[int | None, argument("COUNT")] = None
-    """Look at this many frames, spread evenly."""
-    stride: Annotated[int | None, argument("N")] = None
-    """Look at every n-th frame."""
     tiles: Annotated[bool, argument(None)] = False
     """Cover the frame with tiles pixel for pixel (the default)."""
     resize: Annotated[bool, argument(None)] = False
@@ -58,7 +52,7 @@ class GazeOptions:
     device: Annotated[str | None, argument("DEVICE")] = None
     """Where a learned model runs: cpu, cuda, cuda:1, mps."""
 
-    def options(self) -> Options:
+    def choosing(self) -> StreamOptions:
         """The same for the functions of the package.
 
         Raises:
@@ -72,12 +66,29 @@ class GazeOptions:
             "threshold": self.threshold,
             "psnr_db": self.psnr,
             "per": self.per,
-            "stride": self.stride,
-            "fps": self.fps,
-            "frames": self.frames,
             "mode": "resize" if self.resize else "tiles",
             "device": self.device,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GazeOptions(ChoosingOptions):
+    """How to gaze."""
+
+    fps: Annotated[float | None, argument("FPS")] = None
+    """Look at this many frames a second."""
+    frames: Annotated[int | None, argument("COUNT")] = None
+    """Look at this many frames, spread evenly."""
+    stride: Annotated[int | None, argument("N")] = None
+    """Look at every n-th frame."""
+
+    def options(self) -> Options:
+        """The same for the functions of the package.
+
+        Raises:
+            AutoGazeError: two of them exclude each other, or one cannot be read.
+        """
+        return {**self.choosing(), "stride": self.stride, "fps": self.fps, "frames": self.frames}
 
     def chosen(self) -> list[str]:
         """The options that say how to gaze and were given, as they are spelt."""
