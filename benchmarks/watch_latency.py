@@ -3,8 +3,8 @@
     python benchmarks/watch_latency.py examples/sample.mp4 [--seconds 60] [--repeats 3] [--model replenish bundled ...]
 
 The stream is the video's frames over and over, brought to 224 × 224 px at 30 frames a second. Each run is the command
-as a process of its own (``--resize``, two threads), the models by turns. Resident memory is read from outside after a
-sixth of the time and at the end. Numbers are medians over the repeats, with the least and the most beside them.
+as a process of its own (``--resize``, two threads), the models by turns. Resident memory is read from outside
+after half of the time and at the end. Numbers are medians over the repeats, with the least and the most beside them.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def one_run(stream: Path, model: str, seconds: float) -> dict[str, Any]:
         time.sleep(0.5)
     if process.returncode:
         raise SystemExit(f"{' '.join(words)} failed")
-    early = next(megabytes for at, megabytes in resident if at >= seconds / 6)
-    late = max(megabytes for at, megabytes in resident if at >= seconds * 5 / 6)
-    return {**json.loads(out.read_text()), "resident_mb": {"early": early, "end": late}}
+    half_way = next(megabytes for at, megabytes in resident if at >= seconds / 2)
+    end = max(megabytes for at, megabytes in resident if at >= seconds * 0.9)
+    return {**json.loads(out.read_text()), "resident_mb": {"half_way": half_way, "end": end}}
 
 
 def of_model(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def of_model(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "kept_share": spread("kept_share"),
         "latency_ms": {name: spread("latency_ms", name) for name in ("p50", "p95", "p99", "max")},
         "gaze_ms": {name: spread("gaze_ms", name) for name in ("p50", "p95", "p99", "max")},
-        "resident_mb": {name: spread("resident_mb", name) for name in ("early", "end")},
+        "resident_mb": {name: spread("resident_mb", name) for name in ("half_way", "end")},
     }
 
 
