@@ -205,6 +205,18 @@ class TestRuns:
         assert len(run.failures) == 1
         assert not (tmp_path / "labels.json").exists()
 
+    def test_settings_of_a_run_that_did_nothing_bind_nobody(self, videos: Path, tmp_path: Path) -> None:
+        out = tmp_path / "labels.json"
+        assert len(label(videos, out, settings=LabelSettings(frames=99)).failures) == 4
+        assert label(videos, out).made == 4
+        with pytest.raises(OutputError, match="differ from these in: frames"):
+            label(videos, out, settings=LabelSettings(frames=4))
+
+    def test_a_device_that_is_not_there(self, videos: Path, tmp_path: Path) -> None:
+        for device in ("nope", "cuda:99"):
+            with pytest.raises(AutoGazeError, match=f"device '{device}' cannot be used"):
+                label(videos, tmp_path / "labels.json", device=device)
+
 
 class TestRefusals:
     def test_labels_made_otherwise(self, videos: Path, tmp_path: Path) -> None:

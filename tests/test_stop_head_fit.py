@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from autogaze import cli
-from autogaze.errors import TrainingError
+from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.models.autogaze.autogaze import AutoGaze
+from autogaze.results import OutputError
 from autogaze.training.networks import gaze_model
 from autogaze.training.stop_head import StopHeadSettings, Sums, fit, fit_stop_head
 from small_models import clips, small_model
@@ -112,6 +113,14 @@ def test_a_checkpoint_gets_a_better_head_and_nothing_else(tmp_path: Path) -> Non
     assert np.array_equal(first.index, second.index)
     with pytest.raises(TrainingError, match="is there already; --overwrite replaces it"):
         fit_stop_head(settings)
+
+
+def test_what_cannot_be_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file; results need a folder"):
+        fit_stop_head(StopHeadSettings(procedural=1.0, out=tmp_path / "file"))
+    with pytest.raises(AutoGazeError, match="device 'nope' cannot be used"):
+        fit_stop_head(StopHeadSettings(procedural=1.0, out=tmp_path / "out", device="nope"))
 
 
 def test_the_command_says_what_was_won(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,16 +123,20 @@ def test_a_state_is_not_replaced_by_a_new_run(footage: Path, tmp_path: Path) -> 
 def test_a_state_of_another_network_is_refused(footage: Path, tmp_path: Path) -> None:
     run(ntp_settings(footage, tmp_path / "run", steps=1))
     AutoGaze(small_config(group_size=2)).save_pretrained(tmp_path / "other")
-    with pytest.raises(CheckpointError, match=r"step-00000001 is damaged or of another model"):
+    told = r"step-00000001 is damaged or of another model: weights.safetensors .*: 2 of another shape: [^;]*; remove it"
+    with pytest.raises(CheckpointError, match=told):
         trainer(ntp_settings(footage, tmp_path / "run", init=str(tmp_path / "other"), resume=True))
 
 
 def test_a_damaged_state_is_named(footage: Path, tmp_path: Path) -> None:
-    run(ntp_settings(footage, tmp_path, steps=1))
-    (weights,) = (tmp_path / "state").glob("*/weights.safetensors")
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=r"step-00000001 is damaged"):
-        trainer(ntp_settings(footage, tmp_path, resume=True))
+    run(ntp_settings(footage, tmp_path, steps=2, save_steps=1, validation_clips=0))
+    for step, advice in ((2, "remove it to go on from step-00000001"), (1, "remove it to start anew")):
+        state = tmp_path / "state" / f"step-{step:08d}"
+        weights = state / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:100])
+        with pytest.raises(CheckpointError, match=rf"step-{step:08d} is damaged.*{advice}"):
+            trainer(ntp_settings(footage, tmp_path, resume=True))
+        shutil.rmtree(state)
 
 
 # Stopping
@@ -287,6 +292,11 @@ def test_learning_rate_warms_up_and_decays_to_its_end(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"procedural": 0.0}, "nothing to train on; give folders of --videos"),
+        ({"labels": Path("a.json")}, "--labels are of videos; give their folders"),
+        (
+            {"videos": (Path("a"),)},
+            "--procedural 1 draws every clip, and nothing would be learned from --videos",
+        ),
         ({"steps": None}, "a run needs an end; give --steps, --minutes or --total-minutes"),
         ({"steps": 0}, "--steps must be above 0 and finite, got 0"),
         ({"batch": 0}, "--batch must be above 0 and finite, got 0"),

@@ -123,8 +123,8 @@ class LineJournal(ABC, Generic[RecordT]):
     def _begin(self, request: Mapping[str, Any]) -> None:
         self._file.seek(0)
         first = self._file.readline()
-        whole = sum(len(line) for line in (first, *self._file) if line.endswith(b"\n"))
-        self._file.truncate(whole)
+        whole = [len(line) for line in (first, *self._file) if line.endswith(b"\n")]
+        self._file.truncate(sum(whole))
         if not whole:
             self._write({"format": self._kind.format, "version": self._kind.version, "request": request})
             return
@@ -135,6 +135,10 @@ class LineJournal(ABC, Generic[RecordT]):
             found = None
         if not isinstance(found, dict):
             raise OutputError(f"{self.path} is no journal of {self._kind.work}; {self._kind.ways_out}")
+        if len(whole) == 1 and found != request:  # nothing was done, so that nothing would be lost
+            self._file.truncate(0)
+            self._begin(request)
+            return
         names = (*request, *(found.keys() - request.keys()))
         differ = [name.replace("_", " ") for name in names if found.get(name) != request.get(name)]
         if header.get("version") != self._kind.version:

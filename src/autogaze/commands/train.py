@@ -140,10 +140,12 @@ class TrainCommand:
 
         from autogaze import terminal
         from autogaze.training.processes import Processes
+        from autogaze.training.state import check_place
         from autogaze.training.stopping import stopping_on_signals
         from autogaze.training.trainer import Trainer
 
         settings = self.settings
+        check_place(settings.out, resume=settings.resume)  # before models and validation clips are read
         torch.set_float32_matmul_precision("high")
         processes = Processes(settings)
         shown = processes.is_main and not settings.quiet

@@ -16,6 +16,7 @@ from autogaze.labelling.budgets import DrawnBudget, Limits, ThresholdBudget, cli
 from autogaze.labelling.lazy import Lazy
 from autogaze.labelling.scorers import CanvasScorer, make_scorer
 from autogaze.labelling.search import Exhaustive, SearchMethod, search_clip
+from autogaze.loading import check_device
 from autogaze.reconstructors.loading import DEFAULT_RECONSTRUCTOR, load_reconstructor, reconstructor_path
 from autogaze.selectors.cells import Pixels
 from autogaze.summary import fingerprint
@@ -112,10 +113,13 @@ class VideoLabeller:
 
     Raises:
         CheckpointError: there is no such reconstructor, it cannot be loaded, or it cannot judge labels.
+        AutoGazeError: there is no such device.
     """
 
     def __init__(self, settings: LabelSettings, device: str | None = None) -> None:
         self.settings = settings
+        if device is not None:
+            check_device(device)
         reconstructor = load_reconstructor(settings.reconstructor, device=device)
         self._scorer = make_scorer(reconstructor)
         self._method = settings.method

@@ -220,7 +220,11 @@ class Refiner(nn.Module):
             CheckpointError: nothing is there, or it does not fit its configuration.
         """
         config_path, weights_path = find_files(source, hub or HubOptions())
-        config = RefinerConfig.from_dict(read_json_object(config_path))
+        stored = read_json_object(config_path)
+        try:
+            config = RefinerConfig.from_dict(stored)
+        except CheckpointError as error:
+            raise CheckpointError(f"{config_path}: {error}") from error
         with torch.device("meta"):  # a configuration may ask for more memory than there is
             wanted = cls(config).state_dict()
         weights = fitted(read_weights(weights_path), wanted=wanted, path=weights_path)

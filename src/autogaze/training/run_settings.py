@@ -184,6 +184,14 @@ class ClipSettings:
             raise TrainingError(
                 "nothing to train on; give folders of --videos, of --images, or a share of --procedural clips"
             )
+        if self.labels is not None and not self.videos:
+            raise TrainingError("--labels are of videos; give their folders as --videos too")
+        unused = " and ".join(f"--{name}" for name in ("videos", "images") if getattr(self, name))
+        if unused and self.procedural == 1:
+            raise TrainingError(
+                f"--procedural 1 draws every clip, and nothing would be learned from {unused}; lower it, 0 draws none, "
+                "or give videos that are for validation as --val"
+            )
         for name in ("block", "reuse"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"--{name} must be at least 1, got {getattr(self, name)}")

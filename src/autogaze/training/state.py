@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from autogaze.archive import atomic_path, commit, sync, sync_names
 from autogaze.errors import CheckpointError, TrainingError
-from autogaze.models.autogaze.checkpoint import write_tensors
+from autogaze.models.autogaze.checkpoint import fitted, write_tensors
+from autogaze.results import check_out
 
 PROGRESS_NAME = "progress.json"
 PICTURES_KEPT = 10
@@ -66,13 +67,15 @@ def has_state(out: Path) -> bool:
     return bool(_complete(out / "state"))
 
 
-def check_unused(out: Path) -> None:
-    """Refuse a folder whose ``state`` a new run would replace.
+def check_place(out: Path, *, resume: bool) -> None:
+    """Refuse a folder that cannot be written, or whose ``state`` a new run would replace.
 
     Raises:
-        TrainingError: there is a complete state in it.
+        OutputError: it is no folder, or files cannot be made in it.
+        TrainingError: there is a complete state in it, and the run is not to go on from it.
     """
-    if has_state(out):
+    check_out(out)
+    if not resume and has_state(out):
         raise TrainingError(f"{out} holds the state of a run; --resume goes on, another --out starts anew")
 
 
@@ -175,14 +178,16 @@ def load_state(
         return None
     newest = found[-1]
     try:
-        model.load_state_dict(load_file(newest / "weights.safetensors"))
+        weights = newest / "weights.safetensors"
+        model.load_state_dict(fitted(load_file(weights), wanted=model.state_dict(), path=weights.name))
         for name, value in load_file(newest / "averaged.safetensors").items():
             averaged.weights[name].copy_(value)
         moments = {kind: load_file(newest / f"{kind}.safetensors") for kind in _MOMENTS}
         progress = Progress(**json.loads((newest / PROGRESS_NAME).read_text(encoding="utf-8")))
         _load_moments(optimizer, model, moments, step=progress.step)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{newest} is damaged or of another model: {error}; remove it to start anew") from error
+    except (CheckpointError, OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        instead = f"go on from {found[-2].name}" if len(found) > 1 else "start anew"
+        raise CheckpointError(f"{newest} is damaged or of another model: {error}; remove it to {instead}") from error
     return progress
 
 

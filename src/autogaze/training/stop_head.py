@@ -26,8 +26,10 @@ from autogaze.datasets.own_labels import own_labels
 from autogaze.datasets.stream import ClipShape, LabelledClip
 from autogaze.errors import TrainingError
 from autogaze.grid import Indices
+from autogaze.loading import check_device
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.packing import pack
+from autogaze.results import check_out
 from autogaze.training.networks import gaze_model
 from autogaze.training.rollouts import Rollouts, member_generator
 from autogaze.training.run_settings import ClipSettings
@@ -216,11 +218,16 @@ def fit_stop_head(
 
     Raises:
         CheckpointError: ``init`` cannot be loaded.
+        AutoGazeError: there is no such device.
+        OutputError: ``out`` is no folder, or files cannot be made in it.
         TrainingError: there is a checkpoint in ``out`` already, or there are too few clips.
     """
+    check_out(settings.out)
     folder = settings.out / "checkpoint"
     if folder.exists() and not settings.overwrite:
         raise TrainingError(f"{folder} is there already; --overwrite replaces it")
+    if settings.device is not None:
+        check_device(settings.device)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = gaze_model(init=settings.init, shape="", seed=0).to(device).eval()
     head = model.gazing_model.gaze_decoder.task_loss_prediction_head

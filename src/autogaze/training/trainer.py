@@ -22,7 +22,7 @@ from autogaze.training.stage import BatchT, ClipT, Feed, Moment, Share, Stage
 from autogaze.training.state import (
     Averaged,
     Progress,
-    check_unused,
+    check_place,
     has_state,
     load_state,
     prune_pictures,
@@ -54,12 +54,12 @@ class Trainer(Generic[ClipT, BatchT]):
 
         Raises:
             CheckpointError: the state cannot be loaded, or is of another model.
+            OutputError: ``out`` is no folder, or files cannot be made in it.
             TrainingError: there is a state in ``out`` and the run is not to go on from it.
         """
         self.settings, self.processes, self.stage = settings, processes, stage
         self._started = time.monotonic()
-        if not settings.resume:
-            check_unused(settings.out)
+        check_place(settings.out, resume=settings.resume)
         settings.out.mkdir(parents=True, exist_ok=True)
         self.log = RunLog(settings.out, processes, say=say)
         if processes.is_main:

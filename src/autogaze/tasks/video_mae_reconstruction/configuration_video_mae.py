@@ -112,7 +112,10 @@ class VideoMAEConfig(Configuration):
     @cached_property
     def loss_weight_of_each(self) -> tuple[float, ...]:
         """Weight of each of :attr:`loss_names`."""
-        weights = tuple(float(part) for part in self.loss_weights.split("+"))
+        try:
+            weights = tuple(float(part) for part in self.loss_weights.split("+"))
+        except ValueError as error:
+            raise ValueError(f"loss_weights must be numbers joined by +, got {self.loss_weights!r}") from error
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
             raise ValueError(f"loss_weights must be numbers of at least 0, got {self.loss_weights!r}")
         return weights
