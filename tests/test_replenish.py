@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -21,10 +22,11 @@ from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors import spending
 from autogaze.selectors.base import CLIP_FRAMES, Budget, max_patches
 from autogaze.selectors.canvas import quality, reconstruct
-from autogaze.selectors.cells import Tiling
-from autogaze.selectors.distortion import Scales, canvas_errors
-from autogaze.selectors.greedy import Search, patch_gains
+from autogaze.selectors.cells import Cells, Tiling, scale_image
+from autogaze.selectors.distortion import Scales, canvas_errors, loss, psnr_db
+from autogaze.selectors.greedy import Goal, Search, greedy, patch_gains
 from autogaze.selectors.replenish import Replenish
+from plain_replenish import PlainReplenish, plain_scale_image
 
 SMALL = PatchGrid(scales_px=(32, 64))
 ODD = PatchGrid(scales_px=(8, 16, 28, 56), patch_px=4)  # the published grid at a quarter of its size
@@ -315,7 +317,7 @@ def test_gains_after_every_step_equal_those_computed_anew():
     tiling.clear_padding(half_levels)
     scales = Scales.of(tiles, tiling, squared=True)
     canvas = canvas_errors(tiles, half_levels, tiling, squared=True)
-    search = Search(canvas, scales.errors, tiling.cells)
+    search = Search(canvas, scales)
     np.testing.assert_array_equal(search.gains, patch_gains(canvas, scales.errors, tiling.cells))
     owner = np.full((len(tiles), tiling.cells.num_atoms), -1)
     current, squared = canvas.absolute.copy(), canvas.squared.copy()
@@ -340,9 +342,87 @@ def test_gains_after_every_step_equal_those_computed_anew():
     np.testing.assert_array_equal(search.gains, expected)
 
 
+SAMPLE = Path(__file__).parents[1] / "examples" / "sample.mp4"
+
+
+@pytest.fixture(scope="module")
+def real_frames() -> Frames:
+    """Four frames of a real video with its own noise, 450×310 px."""
+    with av.open(str(SAMPLE)) as container:
+        rgb = [frame.to_ndarray(format="rgb24")[:310, :450] for frame in islice(container.decode(video=0), 40, 44)]
+    return Frames.from_rgb(np.stack(rgb))
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [Budget(ratio=0.05), Budget(threshold=0.05), Budget(threshold=0.02), Budget(psnr_db=27.0), Budget()],
+    ids=str,
+)
+def test_building_only_what_is_needed_changes_nothing(real_frames: Frames, budget: Budget):
+    layout = FrameLayout.tiled(PatchGrid(), height_px=310, width_px=450)
+    plain = PlainReplenish(layout, budget).step(real_frames)
+    assert Replenish().open(layout, budget).step(real_frames).equals(plain)
+    assert plain.num_gazes > 4
+
+
+def test_a_good_frame_needs_few_tiles(real_frames: Frames):
+    layout = FrameLayout.tiled(PatchGrid(), height_px=310, width_px=450)
+    tiling = Tiling(layout)
+    tiles = tiling.split(real_frames.rgb[0])
+    half_levels = tiles * np.int16(2)
+    half_levels[1, :40, :60] = 255
+    scales = Scales(tiles, tiling, squared=False)
+    errors = canvas_errors(tiles, half_levels, tiling, squared=False)
+    taken = greedy(Search(errors, scales), max_patches=1)
+    assert (
+        taken.index.tolist()
+        == greedy(Search(errors, Scales.of(tiles, tiling, squared=False)), max_patches=1).index.tolist()
+    )
+    assert np.flatnonzero(scales.built[:, :-1].any(1)).tolist() == [1]
+
+
+def test_searches_that_share_scales_build_for_themselves(real_frames: Frames):
+    layout = FrameLayout.tiled(PatchGrid(), height_px=310, width_px=450)
+    tiling = Tiling(layout)
+    tiles = tiling.split(real_frames.rgb[0])
+    half_levels = tiling.split(real_frames.rgb[3]) * np.int16(2)
+    half_levels[0] = 255
+    errors = canvas_errors(tiles, half_levels, tiling, squared=True)
+    expected = greedy(Search(errors, Scales.of(tiles, tiling, squared=True)), max_patches=60).index.tolist()
+    search = Search(errors, Scales(tiles, tiling, squared=True))
+    fork = search.fork()
+    assert greedy(search, max_patches=60).index.tolist() == expected
+    assert greedy(fork, max_patches=60).index.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [PatchGrid(), ODD, SMALL, PatchGrid(scales_px=(14, 28, 70, 210), patch_px=14), PatchGrid(scales_px=(24, 48, 72))],
+)
+def test_scales_are_enlarged_patch_by_patch(grid: PatchGrid):
+    cells, rng = Cells(grid), np.random.default_rng(0)
+    noise = rng.integers(0, 256, (3, cells.tile_px, cells.tile_px, 3)).astype(np.uint8)
+    for tiles in (noise, (noise > 250).astype(np.uint8) * 255, np.sort(noise, axis=2)):
+        for scale in range(grid.num_scales):
+            expected = tiles if cells.shows_itself(scale) else plain_scale_image(tiles, cells, scale)
+            np.testing.assert_array_equal(scale_image(tiles, cells, scale), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(limit=st.floats(0, 1, exclude_max=True), decibels=st.floats(1e-9, 90), num_values=st.integers(1, 10**8))
+def test_a_goal_is_the_last_whole_error_that_keeps_the_promise(limit: float, decibels: float, num_values: int):
+    goal = Goal.of(threshold=limit, psnr_db=decibels, num_values=num_values)
+    assert loss(goal.absolute, num_values) <= limit < loss(goal.absolute + 1, num_values)
+    assert psnr_db(goal.squared, num_values) >= decibels > psnr_db(goal.squared + 1, num_values)
+    assert not Goal.of(threshold=None, psnr_db=None, num_values=num_values).is_met(0.0, 0.0)
+    for reached in ({"threshold": 1e308, "psnr_db": None}, {"threshold": None, "psnr_db": -1e308}):
+        assert Goal.of(**reached, num_values=9).is_met(510 * 9, 510**2 * 9)
+    assert not Goal.of(threshold=None, psnr_db=1e308, num_values=9).is_met(1, 1)
+
+
 def test_threads_change_nothing():
-    layout = FrameLayout.tiled(SMALL, height_px=200, width_px=70)
-    frames = moving_clip(200, 70, frames=3)
+    layout = FrameLayout.tiled(SMALL, height_px=300, width_px=130)
+    frames = moving_clip(300, 130, frames=3)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

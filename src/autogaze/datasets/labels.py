@@ -114,7 +114,7 @@ class _Labeller:
         counts, index, losses, best = [], [], [], []
         for tiles, scales, most in zip(self.tiles, self.scales, most_T, strict=True):
             errors = canvas_errors(tiles, canvas, self.tiling, squared=False)
-            search = Search(errors, scales.errors, self.tiling.cells)
+            search = Search(errors, scales)
             taken: list[int] = []
             while len(taken) < most and not (taken and self._loss(search) <= threshold):
                 patch, gain = search.best()
@@ -125,7 +125,7 @@ class _Labeller:
                 taken.append(drawn)
                 losses.append(self._loss(search))
                 best.append(drawn == patch)
-            self._paste(taken, scales, canvas)
+            scales.paste(np.array(taken, np.int64), canvas)
             counts.append(len(taken))
             index += taken
         gaze = Gaze(
@@ -145,9 +145,3 @@ class _Labeller:
             return best
         gain = search.gains[0].clip(min=0)
         return int(self.rng.choice(len(gain), p=gain / gain.sum()))
-
-    def _paste(self, taken: list[int], scales: Scales, canvas: HalfLevels) -> None:
-        cells = self.tiling.cells
-        for patch in sorted(taken):  # coarse to fine: finer patches win
-            box = cells.box_of_patch_px[patch]
-            canvas[0][box] = scales.images[cells.scale_of_patch[patch]][0][box] * np.int16(2)

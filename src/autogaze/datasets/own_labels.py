@@ -81,29 +81,19 @@ class _Replay:
         tiles = self.tiling.split(rgb)
         scales = Scales.of(tiles, self.tiling, squared=False)
         errors = canvas_errors(tiles, self.canvas, self.tiling, squared=False)
-        search = Search(errors, scales.errors, self.tiling.cells)
+        search = Search(errors, scales)
         for start in range(0, len(own), self.group):
             gazes = own[start : start + self.group]
-            targets = greedy(search.fork(), max_patches=len(gazes), good_enough=_never).index.tolist()
+            targets = greedy(search.fork(), max_patches=len(gazes)).index.tolist()
             missing = len(gazes) - len(targets)
             self.targets += targets + [0] * missing
             self.known += [True] * len(targets) + [False] * missing
             for patch in gazes:
                 self._take(search, patch)
-        self._paste(own, scales)
+        scales.paste(np.array(own, np.int64), self.canvas)
 
     def _take(self, search: Search, patch: int) -> None:
         gain, best = float(search.gains[0, patch]), search.best()[1]
         search.take(patch)
         self.gain_shares.append(gain / best if best > 0 else 0.0)
         self.losses.append(loss(search.absolute, self.tiling.num_values))
-
-    def _paste(self, own: list[int], scales: Scales) -> None:
-        cells = self.tiling.cells
-        for patch in sorted(own):  # coarse to fine: finer patches win
-            box = cells.box_of_patch_px[patch]
-            self.canvas[0][box] = scales.images[cells.scale_of_patch[patch]][0][box] * np.int16(2)
-
-
-def _never(search: Search) -> bool:
-    return False

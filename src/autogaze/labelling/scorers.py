@@ -141,10 +141,7 @@ class CanvasClip:
 
     def paste(self, index: Indices, canvas: HalfLevels) -> None:
         """Paste patches of the next frame on a canvas."""
-        cells = self.tiling.cells
-        for patch in sorted(index.tolist()):  # coarse to fine: finer patches win
-            box = cells.box_of_patch_px[patch]
-            canvas[0][box] = self.scales.images[cells.scale_of_patch[patch]][0][box] * np.int16(2)
+        self.scales.paste(index, canvas)
 
 
 class RefinedScorer:

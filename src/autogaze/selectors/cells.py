@@ -101,6 +101,12 @@ class Cells:
         """P arrays: the patch that each of :attr:`slots_of_patch` belongs to."""
         return tuple(self.patch_of_atom.reshape(-1)[slots] for slots in self.slots_of_patch)
 
+    @cached_property
+    def runs(self) -> tuple[Indices, Indices, Indices]:
+        """:attr:`atoms_of_patch` one after the other, (P,) where each patch's begin, and (P,) how many it has."""
+        sizes = np.array([len(atoms) for atoms in self.atoms_of_patch])
+        return np.concatenate(self.atoms_of_patch), np.cumsum(sizes) - sizes, sizes
+
     def shows_itself(self, scale: int) -> bool:
         """Whether a scale's patches show the tile pixel for pixel, all of it."""
         return self.grid.sides[scale] * self.grid.patch_px == self.tile_px
@@ -149,11 +155,6 @@ class Tiling:
         """(n, S, S, 3)."""
         return self.layout.num_tiles, self.cells.tile_px, self.cells.tile_px, 3
 
-    def rows(self) -> list[slice]:
-        """The tiles of each row of the frame: little enough to stay in a processor's cache."""
-        columns = self.layout.tile_columns
-        return [slice(row * columns, (row + 1) * columns) for row in range(self.layout.tile_rows)]
-
     def split(self, rgb: Pixels) -> Pixels:
         """(n, S, S, 3) tiles of an (H, W, 3) frame, 0 where they reach past it; may share its memory.
 
@@ -167,12 +168,15 @@ class Tiling:
         rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
         if rgb.shape == (S, S, 3) and rows == columns == 1:
             return rgb[None]
-        tiles = np.zeros((rows, columns, S, S, 3), np.uint8)
+        tiles = np.empty((rows, columns, S, S, 3), np.uint8)
         for row in range(rows):
-            for column in range(columns):
-                part = rgb[row * S : (row + 1) * S, column * S : (column + 1) * S]
-                tiles[row, column, : part.shape[0], : part.shape[1]] = part
-        return tiles.reshape(self.tiles_shape)
+            part = rgb[row * S : (row + 1) * S]
+            whole = len(part), columns - 1, S, 3
+            tiles[row, :-1, : len(part)] = part[:, : (columns - 1) * S].reshape(whole).swapaxes(0, 1)
+            tiles[row, -1, : len(part), : self.width_px - (columns - 1) * S] = part[:, (columns - 1) * S :]
+        tiles = tiles.reshape(self.tiles_shape)
+        self.clear_padding(tiles)
+        return tiles
 
     def join(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """(height_px, width_px, …) frame in tile pixels of (n, S, S, …) tiles; what lies past the frame is dropped."""
@@ -186,13 +190,14 @@ class Tiling:
         merged: Pixels = resize(self.join(tiles)[None], self.layout.height_px, self.layout.width_px)[0]
         return merged
 
-    def clear_padding(self, tiles: NDArray[Any], row: slice = slice(None)) -> None:
-        """Set to 0 what (n, S, S, 3) tiles hold past the frame, in one of :meth:`rows` or in all of them."""
-        rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
-        grid = tiles[row].reshape(-1, columns, S, S, 3)
-        grid[:, -1, :, self.width_px - (columns - 1) * S :] = 0
-        if row.stop in (None, len(tiles)):
-            grid[-1, :, self.height_px - (rows - 1) * S :] = 0
+    def clear_padding(self, tiles: NDArray[Any], number: Indices | None = None) -> None:
+        """Set to 0 what (m, S, S, 3) tiles hold past the frame: those with the (m,) numbers ``number``, or all."""
+        if number is None:
+            number = np.arange(len(tiles))
+        row, column = np.divmod(number, self.layout.tile_columns)
+        last_row, last_column, S = self.layout.tile_rows - 1, self.layout.tile_columns - 1, self.cells.tile_px
+        tiles[column == last_column, :, self.width_px - last_column * S :] = 0
+        tiles[row == last_row, self.height_px - last_row * S :] = 0
 
 
 def resize(rgb: Pixels, height_px: int, width_px: int) -> Pixels:
@@ -223,10 +228,34 @@ def scale_image(tiles: Pixels, cells: Cells, scale: int) -> Pixels:
     if cells.shows_itself(scale):
         return tiles
     side, p, c = cells.grid.sides[scale], cells.grid.patch_px, cells.cell_px[scale]
-    shown = resize(scale_patches(tiles, cells, scale).reshape(-1, p, p, 3), c, c)
-    covered = shown.reshape(-1, side, side, c, c, 3).transpose(0, 1, 3, 2, 4, 5)
+    small = resize(tiles, cells.grid.scales_px[scale], cells.grid.scales_px[scale])[:, : side * p, : side * p]
+    shown = _enlarge(_enlarge(small, p, c, axis=2), p, c, axis=1)
     if side * c == cells.tile_px:
-        return covered.reshape(tiles.shape)
+        return shown
     image = np.zeros_like(tiles)
-    image[:, : side * c, : side * c] = covered.reshape(len(tiles), side * c, side * c, 3)
+    image[:, : side * c, : side * c] = shown
     return image
+
+
+def _enlarge(images: Pixels, from_px: int, to_px: int, *, axis: int) -> Pixels:
+    """Bring pieces of ``from_px`` pixels along one axis up to ``to_px`` pixels, each by itself.
+
+    Equals :func:`resize` of every piece, and is faster: the images are enlarged whole, and where that mixes two
+    pieces there is but one pixel of each to show.
+    """
+    size = list(images.shape[1:3])
+    pieces = size[axis - 1] // from_px
+    size[axis - 1] = pieces * to_px
+    enlarged = resize(images, size[0], size[1])
+    edge_px = -(-(to_px - from_px) // (2 * from_px))  # nearer to the edge than the middle of the outermost pixel
+    for piece in range(pieces):
+        first, last = piece * to_px, (piece + 1) * to_px
+        for pixels, shown in (
+            (slice(first, first + edge_px), piece * from_px),
+            (slice(last - edge_px, last), (piece + 1) * from_px - 1),
+        ):
+            if axis == 1:
+                enlarged[:, pixels] = images[:, shown : shown + 1]
+            else:
+                enlarged[:, :, pixels] = images[:, :, shown : shown + 1]
+    return enlarged

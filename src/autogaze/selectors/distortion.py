@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autogaze.grid import Indices
 from autogaze.selectors.cells import Cells, Pixels, Tiling, scale_image
 
 # Shape letters: n tiles, S pixels a side of a tile, K scales, A atoms of a tile.
 
 LEVELS = 510
 """What 1.0 is in half levels of 8 bits, the unit of every error: mid-grey, 0.5, is a whole number of them."""
+
+TILES_AT_ONCE = 9
+"""Most tiles that are worked on together: many for few calls, few enough to stay in a processor's cache."""
+WORTH_SHARING = 4
+"""Fewer tiles than this are done sooner than other threads have begun."""
 
 HalfLevels = NDArray[np.int16]
 """Colours, and what is added to them."""
@@ -83,54 +91,89 @@ def canvas_errors(tiles: Pixels, half_levels: HalfLevels, tiling: Tiling, *, squ
     shape = (len(tiles), cells.num_atoms)
     sums = Errors(absolute=np.empty(shape), squared=np.empty(shape) if squared else None)
 
-    def work(row: slice) -> None:
-        error = canvas_error(tiles[row], half_levels[row])
-        sums.absolute[row] = atom_sums(error, cells)
+    def work(number: Indices) -> None:
+        error = canvas_error(_at(tiles, number), _at(half_levels, number))
+        sums.absolute[number] = atom_sums(error, cells)
         if sums.squared is not None:
-            sums.squared[row] = squared_atom_sums(error, cells)
+            sums.squared[number] = squared_atom_sums(error, cells)
 
-    _each_row(work, tiling)
+    share_out(work, np.arange(len(tiles)))
     return sums
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Scales:
-    """A frame as each of its scales shows it. n tiles, S pixels a side, K scales, A atoms."""
+    """A frame as each of its scales shows it, built where it is asked for. n tiles, S pixels a side, K scales, A atoms.
 
-    images: tuple[Pixels, ...]
-    """K arrays (n, S, S, 3) uint8: the tiles with every patch of one scale pasted, 0 in the padding."""
-    errors: Errors
-    """(n, K, A) how far each of them is from the tiles."""
+    Nothing here depends on a canvas.
+    """
+
+    def __init__(self, tiles: Pixels, tiling: Tiling, *, squared: bool) -> None:
+        """Scales of the tiles (n, S, S, 3) of a frame, of which only those are there that cost nothing."""
+        cells = tiling.cells
+        K = cells.grid.num_scales
+        shape = (len(tiles), K, cells.num_atoms)
+        self.tiling, self.tiles = tiling, tiles
+        self.images = tuple(tiles if cells.shows_itself(k) else np.empty_like(tiles) for k in range(K))
+        """K arrays (n, S, S, 3) uint8: the tiles with every patch of one scale pasted, 0 in the padding."""
+        self.errors = Errors(absolute=np.zeros(shape), squared=np.zeros(shape) if squared else None)
+        """(n, K, A) how far each of them is from the tiles; 0, as low as an error can be, where it is not built."""
+        self.built = np.zeros(shape[:2], bool)
+        """(n, K) whether a tile is there at a scale."""
+        self.built[:] = [cells.shows_itself(k) for k in range(K)]
 
     @classmethod
     def of(cls, tiles: Pixels, tiling: Tiling, *, squared: bool) -> Scales:
-        """The scales of the tiles (n, S, S, 3) of a frame; nothing here depends on a canvas."""
-        cells = tiling.cells
-        shape = (len(tiles), cells.grid.num_scales, cells.num_atoms)
-        errors = Errors(absolute=np.empty(shape), squared=np.empty(shape) if squared else None)
-        images = tuple(tiles if cells.shows_itself(k) else np.empty_like(tiles) for k in range(shape[1]))
+        """All scales of the tiles (n, S, S, 3) of a frame."""
+        scales = cls(tiles, tiling, squared=squared)
+        for scale in range(len(scales.images)):
+            scales.build(np.arange(len(tiles)), scale)
+        return scales
 
-        def work(row: slice) -> None:
-            for k, image in enumerate(images):
-                if image is not tiles:
-                    image[row] = scale_image(tiles[row], cells, k)
-                    tiling.clear_padding(image, row)
-                error = picture_error(tiles[row], image[row])
-                errors.absolute[row, k] = 2 * atom_sums(error, cells)
-                if errors.squared is not None:
-                    errors.squared[row, k] = 4 * squared_atom_sums(error, cells)
+    def build(self, number: Indices, scale: int) -> None:
+        """Build what is not there yet of the tiles with the (m,) numbers ``number`` at a scale."""
+        cells, image, errors = self.tiling.cells, self.images[scale], self.errors
 
-        _each_row(work, tiling)
-        return cls(images=images, errors=errors)
+        def work(number: Indices) -> None:
+            tiles = _at(self.tiles, number)
+            shown = scale_image(tiles, cells, scale)
+            self.tiling.clear_padding(shown, number)
+            image[number] = shown
+            error = picture_error(tiles, shown)
+            errors.absolute[number, scale] = 2 * atom_sums(error, cells)
+            if errors.squared is not None:
+                errors.squared[number, scale] = 4 * squared_atom_sums(error, cells)
+
+        missing = number[~self.built[number, scale]]
+        share_out(work, missing)
+        self.built[missing, scale] = True
+
+    def paste(self, index: Indices, half_levels: HalfLevels) -> None:
+        """Paste built patches (tile · P + patch), in any order, on a canvas, (n, S, S, 3) in half levels."""
+        cells = self.tiling.cells
+        tile, patch = np.divmod(index, cells.grid.num_patches)
+        for number in np.argsort(patch, kind="stable"):  # coarse to fine: finer patches win
+            place = (tile[number], *cells.box_of_patch_px[patch[number]])
+            np.multiply(self.images[cells.scale_of_patch[patch[number]]][place], np.int16(2), out=half_levels[place])
 
 
-def _each_row(work: Callable[[slice], None], tiling: Tiling) -> None:
-    """Work on the rows of tiles, on as many threads as torch is allowed."""
-    rows = tiling.rows()
-    threads = min(torch.get_num_threads(), len(rows))
-    if threads == 1:
-        for row in rows:
-            work(row)
+def share_out(work: Callable[[Indices], None], number: Indices) -> None:
+    """Work on the tiles with these numbers, a few at a time, on as many threads as torch is allowed."""
+    threads = torch.get_num_threads()
+    if threads > 1 and len(number) >= WORTH_SHARING:
+        parts = np.array_split(number, max(threads, -(-len(number) // TILES_AT_ONCE)))
+        list(_threads(threads, os.getpid()).map(work, parts))
         return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, rows))
+    for start in range(0, len(number), TILES_AT_ONCE):
+        work(number[start : start + TILES_AT_ONCE])
+
+
+@lru_cache(maxsize=1)
+def _threads(number: int, process: int) -> ThreadPoolExecutor:
+    """Threads that are kept, because starting them takes longer than what they do; a forked process has its own."""
+    return ThreadPoolExecutor(number, thread_name_prefix=f"autogaze-{process}")
+
+
+def _at(tiles: NDArray[Any], number: Indices) -> NDArray[Any]:
+    """The tiles with these ascending numbers; without a copy where they follow each other."""
+    first, last = int(number[0]), int(number[-1])
+    return tiles[first : last + 1] if last - first + 1 == len(number) else tiles[number]

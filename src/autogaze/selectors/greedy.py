@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,9 +11,14 @@ import numpy as np
 
 from autogaze.grid import Indices
 from autogaze.selectors.cells import Cells
-from autogaze.selectors.distortion import Errors, Sums
+from autogaze.selectors.distortion import LEVELS, Errors, Scales, Sums, loss, psnr_db
 
-# Shape letters: n tiles, K scales, A atoms of a tile, P patches of a tile, N patches taken.
+# Shape letters: n tiles, m of them, K scales, A atoms of a tile, P patches of a tile, N patches taken,
+# V atoms under m patches.
+
+
+LIKELY = 0.5
+"""Tiles are built together with the one that has to be if they seem to gain this share of what that one seems to."""
 
 
 def patch_gains(canvas: Errors, scales: Errors, cells: Cells) -> Sums:
@@ -26,12 +31,61 @@ def patch_gains(canvas: Errors, scales: Errors, cells: Cells) -> Sums:
 
 def patch_sums(removed: Sums, cells: Cells) -> Sums:
     """(n, P) sums of (n, K, A) values over the atoms of each patch at its scale."""
-    n, side, sums = len(removed), cells.atoms_a_side, []
-    for scale, (patches, cell_px) in enumerate(zip(cells.grid.sides, cells.cell_px, strict=True)):
-        atoms = cell_px // cells.atom_px
-        used = removed[:, scale].reshape(n, side, side)[:, : patches * atoms, : patches * atoms]
-        sums.append(used.reshape(n, patches, atoms, patches, atoms).sum((2, 4)).reshape(n, -1))
-    return np.concatenate(sums, axis=1)
+    return np.concatenate([scale_sums(removed[:, k], cells, k) for k in range(cells.grid.num_scales)], axis=1)
+
+
+def scale_sums(removed: Sums, cells: Cells, scale: int) -> Sums:
+    """(n, patches of the scale) sums of (n, A) values over the atoms of each patch of one scale."""
+    n, side, patches = len(removed), cells.atoms_a_side, cells.grid.sides[scale]
+    atoms = cells.cell_px[scale] // cells.atom_px
+    used = removed.reshape(n, side, side)[:, : patches * atoms, : patches * atoms]
+    sums: Sums = used.reshape(n, patches, atoms, patches, atoms).sum((2, 4)).reshape(n, -1)
+    return sums
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """When a frame is good enough, in whole half levels; −1 where no frame ever is."""
+
+    absolute: int = -1
+    """Largest absolute error of a frame that is good enough."""
+    squared: int = -1
+    """Largest squared error of a frame that is good enough."""
+
+    @classmethod
+    def of(cls, *, threshold: float | None, psnr_db: float | None, num_values: int) -> Goal:
+        """Frames of so many pixels times channels at a loss at or below the threshold, or with at least this PSNR."""
+        return cls(absolute=_most_absolute(threshold, num_values), squared=_most_squared(psnr_db, num_values))
+
+    def is_met(self, absolute: float, squared: float) -> bool:
+        """Whether a frame with these errors is good enough."""
+        return absolute <= self.absolute or squared <= self.squared
+
+
+def _most_absolute(threshold: float | None, num_values: int) -> int:
+    if threshold is None:
+        return -1
+    if threshold >= 1:  # no error is larger
+        return LEVELS * num_values
+    most = math.floor(threshold * LEVELS * num_values)
+    while loss(most, num_values) > threshold:
+        most -= 1
+    while loss(most + 1, num_values) <= threshold:
+        most += 1
+    return most
+
+
+def _most_squared(decibels: float | None, num_values: int) -> int:
+    if decibels is None:
+        return -1
+    if decibels <= 0:  # no error is larger
+        return LEVELS**2 * num_values
+    most = math.floor(LEVELS**2 * num_values * 10 ** (-decibels / 10))
+    while psnr_db(most, num_values) < decibels:
+        most -= 1
+    while psnr_db(most + 1, num_values) >= decibels:
+        most += 1
+    return most
 
 
 class Search:
@@ -40,64 +94,110 @@ class Search:
     The gain of a patch is the error it takes off its cell, counted only where nothing finer was pasted in this
     frame, because finer patches win. Patches of different tiles never touch each other. All numbers are whole
     half levels, so that updating them patch by patch equals computing them anew.
+
+    A tile that is not built at a scale counts as if that scale showed it without error: its patches seem to gain at
+    least what they do. It is built before one of them is called the best.
     """
 
-    def __init__(self, canvas: Errors, scales: Errors, cells: Cells) -> None:
-        self._cells = cells
+    def __init__(self, canvas: Errors, scales: Scales) -> None:
+        self.cells: Cells = scales.tiling.cells
+        """How the tiles are cut."""
         self._scales = scales
-        self._removed = canvas.absolute[:, None] - scales.absolute
+        self._exact = scales.built.copy()
+        self._removed = canvas.absolute[:, None] - scales.errors.absolute
         self._squared = None if canvas.squared is None else canvas.squared.copy()
         self._finest = np.full(canvas.absolute.shape, -1, np.int8)
-        self.gains: Sums = patch_sums(self._removed, cells)
-        """(n, P) what each patch would take off the absolute error now; never written to by users."""
+        # One patch more takes what no patch of a scale covers.
+        self._gains = np.pad(patch_sums(self._removed, self.cells), ((0, 0), (0, 1)))
         self.absolute = float(canvas.absolute.sum())
         """Absolute error of the frame in half levels."""
-        self.squared = 0.0 if self._squared is None else float(self._squared.sum())
-        """Squared error of the frame in half levels, if the errors hold it, else 0."""
-        self._best_patch = self.gains.argmax(1)
-        self._best_gain = self.gains.max(1)
+        self.squared = math.inf if self._squared is None else float(self._squared.sum())
+        """Squared error of the frame in half levels, if the errors hold it, else infinity."""
+        self._best_patch, self._best_gain = self.gains.argmax(1), self.gains.max(1)
+        # The finest scale is needed to tell what the canvas shows, see _build.
+        self._build(np.flatnonzero(~self._exact[:, -1]), self.cells.grid.num_scales - 1)
+
+    @property
+    def gains(self) -> Sums:
+        """(n, P) what each patch would take off the absolute error now, at most; exact where its scale is built."""
+        return self._gains[:, :-1]
 
     def fork(self) -> Self:
-        """A search that goes on by itself from here; the errors of the scales are shared."""
+        """A search that goes on by itself from here; the scales are shared."""
         fork = copy.copy(self)
-        fork._removed, fork._finest, fork.gains = self._removed.copy(), self._finest.copy(), self.gains.copy()
+        fork._removed, fork._finest, fork._gains = self._removed.copy(), self._finest.copy(), self._gains.copy()
         fork._squared = None if self._squared is None else self._squared.copy()
         fork._best_patch, fork._best_gain = self._best_patch.copy(), self._best_gain.copy()
+        fork._exact = self._exact.copy()
         return fork
 
     def best(self) -> tuple[int, float]:
         """(index, gain) of the patch that gains most; the lowest index among equals."""
-        tile = int(self._best_gain.argmax())
-        return tile * self._cells.grid.num_patches + int(self._best_patch[tile]), float(self._best_gain[tile])
+        while True:
+            tile = int(self._best_gain.argmax())
+            patch, gain = int(self._best_patch[tile]), float(self._best_gain[tile])
+            if self._exact[tile, self.cells.scale_of_patch[patch]]:
+                return tile * self.cells.grid.num_patches + patch, gain
+            self._build_likely(gain * LIKELY)
 
     def take(self, index: int) -> None:
         """Paste the patch ``index`` (tile · P + patch)."""
-        cells = self._cells
+        cells = self.cells
         tile, patch = divmod(index, cells.grid.num_patches)
         scale, K = cells.scale_of_patch[patch], cells.grid.num_scales
+        if not self._exact[tile, scale]:
+            self._build(np.array([tile]), scale)
         atoms, slots, touched = cells.atoms_of_patch[patch], cells.slots_of_patch[patch], cells.patches_of_patch[patch]
-        finest, removed = self._finest[tile], self._removed[tile].reshape(-1)
+        finest, removed, gains = self._finest[tile], self._removed[tile].reshape(-1), self._gains[tile]
         if scale < K - 1:
             open_to_it = finest.take(atoms) <= scale
             if not open_to_it.all():
                 atoms, everywhere = atoms[open_to_it], np.tile(open_to_it, K)
                 slots, touched = slots[everywhere], touched[everywhere]
-        before = removed.take(slots)
-        after = np.zeros((K, len(atoms)))
+        change = removed.take(slots)
+        after: Sums | float = 0.0
         if scale < K - 1:
-            pasted = self._scales.absolute[tile][:, atoms]
-            after[scale + 1 :] = pasted[scale] - pasted[scale + 1 :]
-        self.absolute -= float(before[scale * len(atoms) : (scale + 1) * len(atoms)].sum())
-        if self._squared is not None and self._scales.squared is not None:
-            squared = self._scales.squared[tile, scale, atoms]
+            pasted = self._scales.errors.absolute[tile].take(slots).reshape(K, -1)
+            after = np.zeros(pasted.shape)
+            np.subtract(pasted[scale], pasted[scale + 1 :], out=after[scale + 1 :])
+            after = after.reshape(-1)
+            change -= after
+        self.absolute -= float(gains[patch])
+        if self._squared is not None and self._scales.errors.squared is not None:
+            squared = self._scales.errors.squared[tile, scale, atoms]
             self.squared += float((squared - self._squared[tile, atoms]).sum())
             self._squared[tile, atoms] = squared
-        removed[slots] = after.reshape(-1)
+        removed[slots] = after
         finest[atoms] = scale
-        gains = self.gains[tile]
-        gains += np.bincount(touched, after.reshape(-1) - before, cells.grid.num_patches + 1)[:-1]
-        best = gains.argmax()
+        gains -= np.bincount(touched, change, len(gains))
+        gains[-1] = 0
+        best = gains[:-1].argmax()
         self._best_patch[tile], self._best_gain[tile] = best, gains[best]
+
+    def _build_likely(self, at_least: float) -> None:
+        """Build the tiles whose best patch is not known to gain what it seems to, if that is so much."""
+        tiles = np.flatnonzero(self._best_gain >= at_least)
+        scales = np.asarray(self.cells.scale_of_patch)[self._best_patch[tiles]]
+        guessed = ~self._exact[tiles, scales]
+        for scale in np.unique(scales[guessed]).tolist():
+            self._build(tiles[guessed & (scales == scale)], scale)
+
+    def _build(self, tiles: Indices, scale: int) -> None:
+        """Know what patches of a scale gain in these tiles, where that was not known."""
+        if not len(tiles):
+            return
+        self._scales.build(tiles, scale)
+        shown = self._scales.errors.absolute
+        # What the canvas shows now: whatever was pasted, the finest scale could still be. Until that one is known,
+        # nothing was pasted.
+        error = self._removed[tiles, -1] + np.where(self._exact[tiles, -1:], shown[tiles, -1], 0)
+        self._removed[tiles, scale] = np.where(self._finest[tiles] <= scale, error - shown[tiles, scale], 0)
+        self._exact[tiles, scale] = True
+        gains = scale_sums(self._removed[tiles, scale], self.cells, scale)
+        start = self.cells.grid.offsets[scale]
+        self._gains[tiles, start : start + gains.shape[1]] = gains
+        of_tiles = self.gains[tiles]
+        self._best_patch[tiles], self._best_gain[tiles] = of_tiles.argmax(1), of_tiles.max(1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,22 +214,17 @@ class Taken:
     """Absolute error of the frame when the search ended, in half levels."""
 
 
-def greedy(
-    search: Search,
-    *,
-    max_patches: int,
-    good_enough: Callable[[Search], bool],
-    least_gain: float = 0.0,
-) -> Taken:
+def greedy(search: Search, *, max_patches: int, goal: Goal | None = None, least_gain: float = 0.0) -> Taken:
     """Take the best patch again and again.
 
-    Ends when ``good_enough`` says so (it is first asked after the first patch), when ``max_patches`` are taken, or
+    Ends when the goal is met (it is first asked after the first patch), when ``max_patches`` are taken, or
     when the best patch gains nothing or less than ``least_gain`` half levels.
     """
+    goal = goal or Goal()
     index: list[int] = []
     absolute: list[float] = []
     gains: list[float] = []
-    while len(index) < max_patches and not (index and good_enough(search)):
+    while len(index) < max_patches and not (index and goal.is_met(search.absolute, search.squared)):
         patch, gain = search.best()
         if gain <= 0 or gain < least_gain:
             break

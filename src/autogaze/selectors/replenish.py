@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from autogaze.errors import BudgetError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
-from autogaze.grid import FrameLayout, Indices, PatchGrid
+from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors import spending
 from autogaze.selectors.base import CLIP_FRAMES, Budget, clips
 from autogaze.selectors.canvas import Canvas
 from autogaze.selectors.cells import Cells, Pixels, Tiling
-from autogaze.selectors.distortion import HalfLevels, Scales, canvas_errors, loss, psnr_db
-from autogaze.selectors.greedy import Search, Taken, greedy
+from autogaze.selectors.distortion import HalfLevels, Scales, canvas_errors, loss
+from autogaze.selectors.greedy import Goal, Search, Taken, greedy
 
 # Shape letters: T frames, n tiles, S pixels a side of a tile.
 
@@ -67,14 +66,6 @@ class Replenish:
         return ReplenishSession(layout, budget)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Seen:
-    """A frame as tiles and as its scales show it."""
-
-    tiles: Pixels
-    scales: Scales
-
-
 class ReplenishSession:
     """One video on its way through :class:`Replenish`."""
 
@@ -84,6 +75,8 @@ class ReplenishSession:
         self.canvas = Canvas(layout)
         """The canvas after the last frame that was stepped over."""
         self._tiling = Tiling(layout)
+        self._squared = budget.psnr_db is not None
+        self._goal = Goal.of(threshold=budget.threshold, psnr_db=budget.psnr_db, num_values=self._tiling.num_values)
         self._frames_done = 0
         self._spent = 0
 
@@ -165,38 +158,19 @@ class ReplenishSession:
         taken, self.canvas.half_levels = min(runs, key=lambda result: sum(part.remaining for part in result[0]))
         return taken
 
-    def _see(self, rgb: Pixels) -> _Seen:
-        tiles = self._tiling.split(rgb)
-        return _Seen(tiles=tiles, scales=Scales.of(tiles, self._tiling, squared=self.budget.psnr_db is not None))
-
-    def _good_enough(self, search: Search) -> bool:
-        values, budget = self._tiling.num_values, self.budget
-        if budget.threshold is not None and loss(search.absolute, values) <= budget.threshold:
-            return True
-        return budget.psnr_db is not None and psnr_db(search.squared, values) >= budget.psnr_db
+    def _see(self, rgb: Pixels) -> Scales:
+        return Scales(self._tiling.split(rgb), self._tiling, squared=self._squared)
 
     def _advance(
         self,
-        seen: _Seen,
+        seen: Scales,
         half_levels: HalfLevels,
         *,
         max_patches: int,
         least_gain: float = 0.0,
     ) -> Taken:
         """Search one frame and paste what was taken on ``half_levels``."""
-        errors = canvas_errors(seen.tiles, half_levels, self._tiling, squared=self.budget.psnr_db is not None)
-        taken = greedy(
-            Search(errors, seen.scales.errors, self._tiling.cells),
-            max_patches=max_patches,
-            good_enough=self._good_enough,
-            least_gain=least_gain,
-        )
-        self._paste(taken.index, seen.scales, half_levels)
+        errors = canvas_errors(seen.tiles, half_levels, self._tiling, squared=self._squared)
+        taken = greedy(Search(errors, seen), max_patches=max_patches, goal=self._goal, least_gain=least_gain)
+        seen.paste(taken.index, half_levels)
         return taken
-
-    def _paste(self, index: Indices, scales: Scales, half_levels: HalfLevels) -> None:
-        cells = self._tiling.cells
-        tile, patch = np.divmod(index, cells.grid.num_patches)
-        for number in np.argsort(patch, kind="stable"):  # coarse to fine: finer patches win
-            place = (tile[number], *cells.box_of_patch_px[patch[number]])
-            np.multiply(scales.images[cells.scale_of_patch[patch[number]]][place], np.int16(2), out=half_levels[place])
