@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import siglip_samples as samples
 import sparse_samples
@@ -203,6 +203,8 @@ def test_gradients_and_checkpointing() -> None:
     model, video = samples.model().train(), sparse_samples.video()
     info = samples.info(model)
     found: list[dict[str, Tensor]] = []
+    calls: list[nn.Module] = []
+    model.vision_model.encoder.layers[0].mlp.fc1.register_forward_hook(lambda module, *_: calls.append(module))
     for step in ("plain", "checkpointing"):
         if step == "checkpointing":
             model.gradient_checkpointing_enable()
@@ -210,6 +212,7 @@ def test_gradients_and_checkpointing() -> None:
         out = model(video, gazing_info=info, output_hidden_states=True)
         (out.pooler_output.square().sum() + out.hidden_states[-2].sum()).backward()
         found.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    assert len(calls) == 1 + 2  # once, and then once more in the backward pass
     for name, gradient in found[0].items():
         assert gradient.abs().max() > 0 or "k_proj.bias" in name or "in_proj" in name, name
         torch.testing.assert_close(found[1][name], gradient, **CLOSE)
@@ -231,6 +234,14 @@ def test_half_precision_is_close(dtype: torch.dtype) -> None:
         assert got.last_hidden_state.dtype == got.hidden_states[0].dtype == got.pooler_output.dtype == dtype
         error = (got.last_hidden_state.float() - want).norm() / want.norm()
         assert error < 0.05
+
+
+def test_mixed_precision_is_close() -> None:
+    model, video = samples.model(), sparse_samples.video()
+    want = samples.run(model, video, samples.info(model)).last_hidden_state
+    with torch.autocast("cpu", torch.bfloat16):
+        got = samples.run(model, video, samples.info(model)).last_hidden_state
+    assert (got.float() - want).norm() / want.norm() < 0.05
 
 
 def test_what_is_asked_for_is_returned() -> None:

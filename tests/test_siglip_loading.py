@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +221,7 @@ def test_a_tower_in_another_model(tmp_path: Path) -> None:
     again(video, info).sum().backward()
     assert again.vision_tower.vision_model.encoder.layers[0].mlp.fc1.weight.grad.any()
     assert Outer.from_pretrained(tmp_path, dtype=torch.bfloat16)(video, info).dtype == torch.bfloat16
-    assert "SiglipVisionTransformer" in outer._no_split_modules
+    assert "SiglipVisionTransformer" in outer.vision_tower._no_split_modules
 
 
 # Names of attention
@@ -241,6 +243,20 @@ def test_every_name_of_an_attention_can_be_asked_for(tmp_path: Path, name: str) 
 def test_other_names_are_refused() -> None:
     with pytest.raises(ValueError, match="must be eager, sdpa, flex_attention or flash_attention_2, got 'fast'"):
         samples.model(attn_implementation="fast")
+
+
+def test_without_transformers_the_extra_is_named() -> None:
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, *_):
+        if name == "transformers":
+            raise ModuleNotFoundError("no transformers", name=name)
+sys.meta_path.insert(0, Absent())
+import autogaze.vision_encoders.siglip
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "pip install 'autogaze[hf]'" in done.stderr
 
 
 def test_what_computes_attention() -> None:

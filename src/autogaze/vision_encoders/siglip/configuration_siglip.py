@@ -25,7 +25,8 @@ class SiglipVisionConfig(stock.SiglipVisionConfig):  # type: ignore[misc, name-d
         attn_type: what the patches of a clip see of each other.
         frame_independent_encoding: whether patches see their own frame alone.
         max_embed_batch_size: most clips whose patches are embedded at once, which bounds memory; None: all.
-        options: those of transformers' ``SiglipVisionConfig``, such as ``vision_use_head``.
+        vision_use_head: whether the model has the head that pools patches.
+        options: those of transformers' ``SiglipVisionConfig``.
 
     Raises:
         ValueError: scales, ``attn_type`` or ``max_embed_batch_size`` are not legal.
@@ -38,6 +39,7 @@ class SiglipVisionConfig(stock.SiglipVisionConfig):  # type: ignore[misc, name-d
         attn_type: AttentionType = "block_causal",
         frame_independent_encoding: bool = False,
         max_embed_batch_size: int | None = None,
+        vision_use_head: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -45,6 +47,7 @@ class SiglipVisionConfig(stock.SiglipVisionConfig):  # type: ignore[misc, name-d
         self.attn_type = attn_type
         self.frame_independent_encoding = frame_independent_encoding
         self.max_embed_batch_size = max_embed_batch_size
+        self.vision_use_head = vision_use_head
         self.scales = "+".join(str(scale) for scale in Sparsity.of(self).grid.scales_px)
 
 
