@@ -124,10 +124,10 @@ class TestDecisions:
     @pytest.mark.parametrize(
         ("count", "limits"),
         [
-            (20, {"ratio": 0.75, "threshold": 0.03865}),
-            (4, {"threshold": 0.025}),
-            (6, {"ratio": 0.1}),
-            (4, {"ratio": 0.2, "threshold": 0.021}),
+            (17, {"ratio": 0.75, "threshold": 0.03865}),
+            (3, {"threshold": 0.025}),
+            (4, {"ratio": 0.1}),
+            (3, {"ratio": 0.2, "threshold": 0.021}),
         ],
         ids=str,
     )
@@ -187,7 +187,8 @@ class TestPrograms:
             for name in exported.files:
                 for content in contents(exported.folder / name):
                     for place in (ROOT, exported.folder, sys.prefix, torch.__file__, Path.home(), "site-packages"):
-                        assert str(place).encode() not in content, f"{name} names {place}"
+                        named = str(place).encode() in content  # pytest would explain megabytes
+                        assert not named, f"{name} names {place}"
 
 
 def contents(path: Path) -> Iterator[bytes]:

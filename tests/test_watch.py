@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -26,13 +25,11 @@ from autogaze.cli import main
 from autogaze.errors import VideoError
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
-from autogaze.models.autogaze import AutoGaze
 from autogaze.overlay import OverlayPage
 from autogaze.watching import Tally, Watched, WatchError, WatchSummary, watch
-from autogaze.watching.capture import Capture, as_they_come, at_rate, by_its_times, every_frame
+from autogaze.watching.capture import Capture, as_they_come, at_rate, by_its_times
 from autogaze.watching.latency import Latencies
-from autogaze.watching.meter import Meter
-from autogaze.watching.watch import gazed
+from autogaze.watching.meter import Meter, summary_table
 from autogaze.watching.window import Window, WindowError
 from make_video import moving_frames, numbered_frames, numbers_of, write_video
 
@@ -59,12 +56,11 @@ class TestCapture:
 
     @pytest.mark.parametrize(("due", "interval_seconds"), [(by_its_times, 1 / 30), (at_rate(50), 1 / 50)])
     def test_frames_of_a_file_come_when_they_are_due(self, due: Any, interval_seconds: float) -> None:
+        start_seconds = time.perf_counter()
         with Capture(reader_of(numbered_frames(6)), due=due) as capture:
             moments = {int(c.frames.number[0]): c.at_seconds for c in capture.newest()}
-        for number, moment in moments.items():
-            late_seconds = moment - moments[0] - number * interval_seconds
-            # The first stamp is taken a moment after the clock starts.
-            assert -0.01 < late_seconds < 0.5
+        for number, moment_seconds in moments.items():
+            assert number * interval_seconds <= moment_seconds - start_seconds < number * interval_seconds + 2
 
     def test_a_camera_is_not_made_to_wait(self) -> None:
         with Capture(reader_of(numbered_frames(60)), due=as_they_come) as capture:
@@ -150,15 +146,21 @@ class TestWatch:
         assert summary.frames_captured == 40
         assert 0 < summary.frames_gazed < 25
         assert summary.frames_dropped == 40 - summary.frames_gazed
-        assert summary.latency_ms.p50 < 200  # a queue of all would be late by a second
+        # It waits for one frame at most, not for a queue.
+        assert summary.latency_ms.max < summary.gaze_ms.max + 400
 
     def test_ends_when_the_time_is_up(self) -> None:
         summary = watch(moving_frames(30), fps=10, seconds=0.5, mode="resize")
         assert summary.ended == "seconds"
-        assert 1 <= summary.frames_gazed <= 6
+        assert summary.frames_gazed <= 6
+
+    def test_may_end_before_the_first_frame(self) -> None:
+        summary = watch(moving_frames(3), fps=10, seconds=1e-9, mode="resize")
+        assert (summary.ended, summary.frames_gazed, summary.seconds, summary.fps) == ("seconds", 0, 0, 0)
+        assert summary_table(summary).row_count == 6
 
     def test_ends_when_the_caller_has_enough(self) -> None:
-        summary = watch(moving_frames(30), fps=30, mode="resize", on_frame=lambda seen, tally: tally.frames < 3)
+        summary = watch(moving_frames(90), fps=30, mode="resize", on_frame=lambda seen, tally: tally.frames < 3)
         assert (summary.ended, summary.frames_gazed) == ("asked", 3)
 
     def test_ends_with_an_interruption(self) -> None:
@@ -191,19 +193,37 @@ class TestWatch:
             watch(moving_frames(2), model="motion-vectors", ratio=0.1)
 
 
-@pytest.mark.parametrize("model", ["replenish", "gaze_small"])
-def test_memory_does_not_grow(model: str) -> None:
-    """From frame 200 to frame 2000, with no clock to wait for."""
-    frames = np.concatenate([moving_frames(100)] * 20)
-    chosen: Any = AutoGaze.from_pretrained(SMALL) if model == "gaze_small" else model
-    session = autogaze.stream(height_px=48, width_px=64, model=chosen, ratio=0.05, mode="resize")
-    tally, process, resident = Tally(session.layout), psutil.Process(), {}
-    for seen in gazed(every_frame(reader_of(frames)), session):
-        tally.add(seen)
-        if tally.frames in (200, 2000):
-            resident[tally.frames] = process.memory_info().rss
-    assert tally.frames == 2000
-    assert abs(resident[2000] - resident[200]) < 4 * 2**20
+LONG_WATCH = """
+import sys
+import numpy as np
+import psutil
+import autogaze
+from autogaze.watching import Tally
+from autogaze.watching.capture import every_frame
+from autogaze.watching.watch import gazed
+from make_video import moving_frames
+
+session = autogaze.stream(height_px=48, width_px=64, model=sys.argv[1], ratio=0.05, mode="resize")
+tally, process = Tally(session.layout), psutil.Process()
+frames, few = np.empty((2000, 48, 64, 3), np.uint8), moving_frames(20)
+for t in range(2000):  # in place: what is left of copies would hide what is kept
+    frames[t] = few[t % 20]
+for seen in gazed(every_frame(autogaze.open_video(frames, window_frames=1)), session):
+    tally.add(seen)
+    if tally.frames in (200, 2000):
+        print(process.memory_info().rss)
+"""
+
+
+@pytest.mark.parametrize("model", ["replenish", SMALL], ids=["replenish", "gaze_small"])
+def test_memory_does_not_grow(model: str | Path) -> None:
+    """From frame 200 to frame 2000, in a process that has no memory of other tests to use up, and no clock."""
+    done = subprocess.run(
+        [sys.executable, "-c", LONG_WATCH, model], capture_output=True, text=True, timeout=300, cwd=SMALL.parents[1]
+    )
+    assert done.returncode == 0, done.stderr
+    early, late = map(int, done.stdout.split())
+    assert abs(late - early) < 4 * 2**20
 
 
 def seen_frame(*, kept: int = 5) -> tuple[Watched, Tally]:
