@@ -45,6 +45,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         ),
         *("models.autogaze", "models.autogaze.selector"),
     ),
+    # Vision models of others
+    ("vision_checkpoint",),
     # Losses
     ("losses.pixel", "losses.frozen", "losses.features", "losses.weighted", "losses"),
     # The masked autoencoder
@@ -82,12 +84,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("vision_encoders.siglip.configuration_siglip", "vision_encoders.siglip.modeling_siglip"),
         "vision_encoders.siglip",
     ),
+    ("vision_encoders.loading",),
     # What every task is
     ("tasks", "tasks.judged", "tasks.base"),
     # What a selection is good for; a task of one file needs no line of its own
     ("tasks.*", "tasks.video_mae_reconstruction.task", "tasks.video_mae_reconstruction"),
     # A source in, a gaze out
-    ("loading", "names", "pipeline", "replay"),
+    ("loading", "names", "pipeline", "replay", "gazed", "features_file"),
     # Pictures and data sets
     (
         "captions",
@@ -178,6 +181,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "commands.batch",
             "commands.gaze",
             "commands.reconstruct",
+            "commands.encode",
             "commands.evaluate",
             "commands.behaviour",
         ),

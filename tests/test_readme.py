@@ -128,6 +128,7 @@ def section(verb: str) -> str:
     [
         ("gaze", cli.GazeCommand),
         ("reconstruct", cli.ReconstructCommand),
+        ("encode", cli.EncodeCommand),
         ("evaluate", cli.EvaluateCommand),
         ("evaluate behaviour", cli.BehaviourCommand),
         ("calibrate", cli.CalibrateCommand),

@@ -16,6 +16,7 @@ from autogaze.gaze import Gaze
 globals().pop("gaze")
 
 if TYPE_CHECKING:
+    from autogaze.encode import EncodeOptions, encode_many, encode_to_files
     from autogaze.files import gaze_many, gaze_to_files
     from autogaze.frames import Frames
     from autogaze.grid import FrameLayout, PatchGrid
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "AutoGaze": "autogaze.models.autogaze",
     "Budget": "autogaze.selectors.base",
+    "EncodeOptions": "autogaze.encode",
     "FrameLayout": "autogaze.grid",
     "Frames": "autogaze.frames",
     "GazeSession": "autogaze.streaming",
     "PatchGrid": "autogaze.grid",
     "Sampling": "autogaze.sampling",
     "Summary": "autogaze.summary",
+    "encode_many": "autogaze.encode",
+    "encode_to_files": "autogaze.encode",
     "gaze": "autogaze.pipeline",
     "gaze_many": "autogaze.files",
     "gaze_to_files": "autogaze.files",
@@ -53,6 +57,7 @@ _HOMES = {
 __all__ = [
     "AutoGaze",
     "Budget",
+    "EncodeOptions",
     "FrameLayout",
     "Frames",
     "Gaze",
@@ -61,6 +66,8 @@ __all__ = [
     "Sampling",
     "Summary",
     "__version__",
+    "encode_many",
+    "encode_to_files",
     "errors",
     "gaze",
     "gaze_many",

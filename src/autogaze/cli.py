@@ -20,6 +20,7 @@ from autogaze import __version__
 from autogaze.commands.behaviour import BehaviourCommand
 from autogaze.commands.calibrate import CalibrateCommand
 from autogaze.commands.checks import ChecksCommand
+from autogaze.commands.encode import EncodeCommand
 from autogaze.commands.evaluate import EvaluateCommand
 from autogaze.commands.export import ExportCommand
 from autogaze.commands.gaze import GazeCommand
@@ -38,6 +39,7 @@ Command = (
     Annotated[GazeCommand, tyro.conf.subcommand("gaze")]
     | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
     | Annotated[WatchCommand, tyro.conf.subcommand("watch")]
+    | Annotated[EncodeCommand, tyro.conf.subcommand("encode")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
     | Annotated[LabelCommand, tyro.conf.subcommand("label")]
@@ -62,7 +64,7 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "watch", "evaluate", "calibrate", "label", "train", "export", "info", "checks")
+VERBS = ("gaze", "reconstruct", "encode", "watch", "evaluate", "calibrate", "label", "train", "export", "info", "checks")
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 

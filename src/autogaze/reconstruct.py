@@ -5,42 +5,36 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self, TypeAlias, Unpack
+from typing import Unpack
 
-from autogaze.errors import GazeFileError
-from autogaze.frames import Frames
 from autogaze.gaze import Gaze
-from autogaze.grid import FrameLayout
+from autogaze.gazed import (
+    Gazed,
+    GazeSource,
+    Origin,
+    check_gaze,
+    doubts,
+    gaze_of,
+    identity_of,
+    is_folder,
+    open_gazed,
+)
 from autogaze.loading import check_device, checkpoint_fingerprint
 from autogaze.names import result_name, result_names
 from autogaze.picture_error import PictureError
-from autogaze.pipeline import GazeStream, OnProgress, Options, Recipe, make_recipe
+from autogaze.pipeline import OnProgress, Options, Recipe, make_recipe
 from autogaze.reconstruct_summary import ReconstructionSeconds, ReconstructionSettings, ReconstructionSummary
 from autogaze.reconstructors import Reconstructor, ReconstructorLike, load_reconstructor
 from autogaze.reconstructors.loading import DEFAULT_RECONSTRUCTOR, reconstructor_path
-from autogaze.replay import GazeReplay
 from autogaze.results import Job, OnOutcome, Outcome, check_many, check_name, check_out, do_all, staging
 from autogaze.side_by_side import SideBySideWriter
-from autogaze.summary import (
-    DATA,
-    REBUILT,
-    REBUILT_SUMMARY,
-    SIDE_BY_SIDE,
-    SUMMARY,
-    Summary,
-    SummaryFileError,
-    fingerprint,
-)
-from autogaze.video import VideoReader, VideoSource
+from autogaze.summary import REBUILT, REBUILT_SUMMARY, SIDE_BY_SIDE
+from autogaze.video import VideoSource
 from autogaze.video_writer import VideoWriter
-
-GazeSource: TypeAlias = "Gaze | str | os.PathLike[str]"
-"""A gaze; a file that holds one; or a folder of such files, each named as ``autogaze gaze`` names it."""
 
 
 def reconstruct_to_files(
@@ -86,7 +80,7 @@ def reconstruct_to_files(
         OSError: a file cannot be written.
         AutoGazeError: as :func:`~autogaze.pipeline.gaze`.
     """
-    _check_gaze(gaze)
+    check_gaze(gaze)
     plan = _Plan.of(gaze, reconstructor, options)
     job = plan.job(
         source,
@@ -125,8 +119,8 @@ def reconstruct_many(
         AutoGazeError: the options are not legal, or there is no such reconstructor.
     """
     check_many(sources, many="reconstruct_many", one="reconstruct_to_files")
-    _check_gaze(gaze)
-    if gaze is not None and len(sources) > 1 and not _is_folder(gaze):
+    check_gaze(gaze)
+    if gaze is not None and len(sources) > 1 and not is_folder(gaze):
         raise ValueError(f"one gaze is of one source, got {len(sources)} sources; give the folder of their gazes")
     plan = _Plan.of(gaze, reconstructor, options)
     check_out(out)
@@ -165,9 +159,7 @@ class _Plan:
         return cls(gaze=made, reconstructor=loaded, reconstructor_name=name, reconstructor_fingerprint=identity)
 
     def job(self, source: VideoSource, *, out: Path, name: str, side_by_side: bool, overwrite: bool) -> _Job:
-        gaze = self.gaze
-        if isinstance(gaze, (str, os.PathLike)):
-            gaze = Path(gaze) / f"{name}{DATA}" if _is_folder(gaze) else Path(gaze)
+        gaze = gaze_of(name, self.gaze)
         return _Job(
             source=source,
             out=out,
@@ -179,12 +171,8 @@ class _Plan:
             settings=self._settings(gaze),
         )
 
-    def _settings(self, gaze: Gaze | Path | Recipe) -> ReconstructionSettings:
-        file, identity = None, None
-        if isinstance(gaze, Path):
-            file, identity = str(gaze), fingerprint(gaze)
-        elif isinstance(gaze, Gaze):
-            identity = f"an object, {secrets.token_hex(8)}"
+    def _settings(self, gaze: Origin) -> ReconstructionSettings:
+        file, identity = identity_of(gaze)
         return ReconstructionSettings(
             gaze_file=file,
             gaze_fingerprint=identity,
@@ -192,28 +180,6 @@ class _Plan:
             reconstructor=self.reconstructor_name,
             reconstructor_fingerprint=self.reconstructor_fingerprint,
         )
-
-
-class _Gazed(Protocol):
-    """A source on its way, with gazes: a :class:`GazeStream` or a :class:`GazeReplay`."""
-
-    reader: VideoReader
-    layout: FrameLayout
-    gaze_seconds: float
-
-    @property
-    def fps(self) -> float: ...
-
-    @property
-    def seconds(self) -> float: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-    def __iter__(self) -> Iterator[tuple[Frames, Gaze]]: ...
 
 
 @dataclass(kw_only=True, eq=False)
@@ -232,7 +198,7 @@ class _Job(Job[ReconstructionSummary]):
     """One source to be rebuilt."""
 
     side_by_side: bool
-    gaze: Gaze | Path | Recipe
+    gaze: Origin
     reconstructor: Reconstructor
     settings: ReconstructionSettings
 
@@ -251,7 +217,10 @@ class _Job(Job[ReconstructionSummary]):
 
     def run(self, on_progress: OnProgress | None) -> ReconstructionSummary:
         fingerprint_before = self.fingerprint()
-        with self._open(on_progress) as stream, staging(self.out, self.name) as folder:
+        with (
+            open_gazed(self.source, self.gaze, on_progress=on_progress) as stream,
+            staging(self.out, self.name) as folder,
+        ):
             tally = self._write(stream, folder)
             summary = ReconstructionSummary.of(
                 Gaze.concatenate(tally.gazes),
@@ -272,45 +241,13 @@ class _Job(Job[ReconstructionSummary]):
                     write=tally.write_seconds,
                     total=stream.seconds,
                 ),
-                warnings=(*self._doubts(fingerprint_before), *stream.reader.warnings),
+                warnings=(*doubts(self.gaze, fingerprint_before), *stream.reader.warnings),
             )
             summary.save(folder / f"{self.name}{REBUILT_SUMMARY}")
             self.publish(folder)
         return summary
 
-    def _doubts(self, source_fingerprint: str | None) -> list[str]:
-        """What speaks against the gaze being of this source: the summary beside it is of a file of another size."""
-        if not isinstance(self.gaze, Path) or source_fingerprint is None:
-            return []
-        try:
-            gazed = Summary.load(self.gaze.with_suffix(SUMMARY))
-        except (OSError, SummaryFileError):
-            return []
-        # When a file was changed says nothing: a copy has another time.
-        was, now = (told.partition(", changed ")[0] for told in (gazed.source_fingerprint or "", source_fingerprint))
-        if was in ("", now):
-            return []
-        return [f"{self.gaze} was made of {gazed.source} ({was}), this source has {now}; is it the same video?"]
-
-    def _open(self, on_progress: OnProgress | None) -> _Gazed:
-        match self.gaze:
-            case Recipe():
-                return GazeStream(self.source, recipe=self.gaze, on_progress=on_progress)
-            case Gaze():
-                return GazeReplay(self.source, gaze=self.gaze, on_progress=on_progress)
-        return GazeReplay(
-            self.source, gaze=self._load_gaze(self.gaze), gaze_name=str(self.gaze), on_progress=on_progress
-        )
-
-    def _load_gaze(self, path: Path) -> Gaze:
-        try:
-            return Gaze.load(path)
-        except FileNotFoundError as error:
-            raise GazeFileError(
-                f"there is no gaze {path}; `autogaze gaze {self.source_name} --out {path.parent}` makes it"
-            ) from error
-
-    def _write(self, stream: _Gazed, folder: Path) -> _Tally:
+    def _write(self, stream: Gazed, folder: Path) -> _Tally:
         """Both videos, in one pass."""
         tally = _Tally()
         session = self.reconstructor.open(stream.layout)
@@ -339,7 +276,7 @@ class _Job(Job[ReconstructionSummary]):
         tally.write_seconds += time.perf_counter() - started
         return tally
 
-    def _beside(self, stream: _Gazed, folder: Path) -> SideBySideWriter:
+    def _beside(self, stream: Gazed, folder: Path) -> SideBySideWriter:
         return SideBySideWriter(
             folder / f"{self.name}{SIDE_BY_SIDE}",
             layout=stream.layout,
@@ -347,12 +284,3 @@ class _Job(Job[ReconstructionSummary]):
             reconstructor=self.reconstructor.name,
             loss_unit=self.reconstructor.loss_unit,
         )
-
-
-def _check_gaze(gaze: GazeSource | None) -> None:
-    if isinstance(gaze, (str, os.PathLike)) and not Path(gaze).exists():
-        raise GazeFileError(f"there is no gaze file or folder {os.fspath(gaze)}; `autogaze gaze` writes them")
-
-
-def _is_folder(gaze: GazeSource | Recipe) -> bool:
-    return isinstance(gaze, (str, os.PathLike)) and Path(gaze).is_dir()

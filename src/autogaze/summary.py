@@ -19,14 +19,22 @@ from autogaze.gaze import Gaze
 
 FORMAT = "autogaze-summary"
 REBUILT_FORMAT = "autogaze-reconstruction"
+FEATURES_FORMAT = "autogaze-features"
 FORMAT_VERSION = 1
 DATA, SUMMARY, OVERLAY, SHEET = ".gaze", ".json", ".overlay.mp4", ".sheet.png"
 """Endings of the files of a gaze."""
 REBUILT, SIDE_BY_SIDE, REBUILT_SUMMARY = ".reconstruction.mp4", ".side-by-side.mp4", ".reconstruction.json"
 """Endings of the files of a reconstruction."""
+FEATURES_SAFETENSORS, FEATURES_PARQUET, FEATURES_SUMMARY = (
+    ".features.safetensors",
+    ".features.parquet",
+    ".features.json",
+)
+"""Endings of the files of features, of which one of the first two is there."""
 _RESULTS = (
     ((DATA, SUMMARY, OVERLAY, SHEET), SUMMARY, FORMAT),
     ((REBUILT, SIDE_BY_SIDE, REBUILT_SUMMARY), REBUILT_SUMMARY, REBUILT_FORMAT),
+    ((FEATURES_SAFETENSORS, FEATURES_PARQUET, FEATURES_SUMMARY), FEATURES_SUMMARY, FEATURES_FORMAT),
 )
 
 

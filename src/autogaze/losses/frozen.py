@@ -6,16 +6,12 @@ Shape letters: n frames, H × W pixels, h × w patches, C channels.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from autogaze.configuration import read_json_object
@@ -24,6 +20,7 @@ from autogaze.extras import require
 from autogaze.losses.pixel import HALF, IMAGENET, PixelSpace
 from autogaze.models.autogaze.checkpoint import CONFIG_NAME, HubOptions
 from autogaze.models.autogaze.processing_autogaze import PROCESSOR_NAME
+from autogaze.vision_checkpoint import load_model, local_folder, quiet
 
 # model_type of config.json → the class that reads the checkpoint, and the space it was trained in.
 _FAMILIES: dict[str, tuple[str, PixelSpace]] = {
@@ -90,10 +87,10 @@ class FrozenVisionModel(nn.Module):
             ImportError: transformers is not installed.
         """
         transformers = require("transformers", extra="hf")
-        folder = _local_folder(source, hub or HubOptions())
+        folder = local_folder(source, hub or HubOptions())
         name, space = _family(folder)
-        with _quiet(transformers):
-            model = _load(getattr(transformers, name), folder, attn_implementation=attn_implementation)
+        with quiet(transformers):
+            model = load_model(getattr(transformers, name), folder, attn_implementation=attn_implementation)
         return cls(model, space=PixelSpace.from_file(folder / PROCESSOR_NAME, default=space), image_px=image_px)
 
     @property
@@ -168,31 +165,6 @@ def _patches(frames: Tensor, patch_px: int) -> tuple[Tensor, Tensor, Tensor]:
     return patches, mask, torch.tensor([[h, w]]).expand(n, 2)
 
 
-def _local_folder(source: str | os.PathLike[str], hub: HubOptions) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        return path
-    name = str(source)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(f"no vision model at {name}: there is no such folder, and it is no hub id")
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                allow_patterns=[CONFIG_NAME, PROCESSOR_NAME, "model*.safetensors", "model.safetensors.index.json"],
-                revision=hub.revision,
-                token=hub.token,
-                cache_dir=hub.cache_dir,
-                local_files_only=hub.local_files_only,
-            )
-        )
-    except HFValidationError as error:
-        raise CheckpointError(f"{name} is neither a folder nor a legal hub id: {error}") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"cannot get {name} from the hub ({reason}); a local folder works offline") from error
-
-
 def _family(folder: Path) -> tuple[str, PixelSpace]:
     kind = read_json_object(folder / CONFIG_NAME).get("model_type")
     if kind not in _FAMILIES:
@@ -200,32 +172,3 @@ def _family(folder: Path) -> tuple[str, PixelSpace]:
             f"{folder} holds a model of type {kind!r}, which cannot be used; legal are {', '.join(_FAMILIES)}"
         )
     return _FAMILIES[kind]
-
-
-def _load(model_class: Any, folder: Path, **options: Any) -> nn.Module:
-    try:
-        model, found = model_class.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
-    except Exception as error:  # whatever transformers and safetensors raise on files that do not fit
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{folder} cannot be read as a {model_class.__name__}: {reason}") from error
-    # Weights that are not there would be random, and the loss noise.
-    wrong = [*sorted(found["missing_keys"]), *(str(entry) for entry in found["mismatched_keys"])]
-    if wrong:
-        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise CheckpointError(f"{folder} lacks weights of a {model_class.__name__}, or has them misshapen: {shown}")
-    return model  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _quiet(transformers: ModuleType) -> Iterator[None]:
-    """No progress bars or reports of weights that are rightly left out."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
