@@ -112,7 +112,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # Results as files and as words
     (
-        *("results", "files", "info", "checks", "terminal", "journal"),
+        *("results", "files", "encode_summary", "encode", "info", "checks", "terminal", "journal"),
         *("export.networks", "export.programs", "export.formats", "export.manifest"),
     ),
     # Gaze models for other runtimes; gazing while a source plays
