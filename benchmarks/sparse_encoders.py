@@ -169,6 +169,19 @@ def memory(row: dict[str, Any], *, device: str, dense: bool) -> float:
     return round((after or 0) - (before or 0), 1)
 
 
+def long_video(*, device: str) -> dict[str, Any]:
+    """128 frames of 896 px, 6 % of the patches of four scales: what the whole process needs, and for how long."""
+    row = BASE | {"frames": 128, "side_px": 896, "scales": 4, "share": 0.06}
+    encoder: SparseEncoder = sparsify(model_of(row["size"], row["side_px"], device), attention=row["attention"])
+    video = torch.randn(1, row["frames"], 3, row["side_px"], row["side_px"], device=device)
+    gaze = random_gaze(grid_of(row["scales"], row["side_px"]), frames=row["frames"], share=row["share"])
+    start = time.perf_counter()
+    with torch.inference_mode():
+        encoder(video, gaze)
+    peak_mb = PeakMemory(device).peak_mb()
+    return row | {"tokens": gaze.num_gazes, "seconds": round(time.perf_counter() - start, 1), "peak_mb": peak_mb}
+
+
 def in_a_process(arguments: list[str]) -> Any:
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -198,9 +211,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="four rows")
     parser.add_argument("--out", type=Path, default=HERE / "sparse_encoders.json")
     parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--long", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--memory", choices=("dense", "sparse"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.long:
+        print(json.dumps(long_video(device=options.device)))
+        return
     if options.row:
         row = json.loads(options.row)
         if options.memory:
@@ -209,7 +226,7 @@ def main() -> None:
             print(json.dumps(measure(row, repeats=options.repeats, device=options.device)))
         return
     shared = ["--threads", str(options.threads), "--device", options.device, "--repeats", str(options.repeats)]
-    rows = []
+    load_before, rows = round(os.getloadavg()[0], 2), []
     for row in rows_to_measure(quick=options.quick):
         found = in_a_process([*shared, "--row", json.dumps(row)])
         found["memory_mb"] = in_a_process([*shared, "--row", json.dumps(row), "--memory", "sparse"])
@@ -217,15 +234,22 @@ def main() -> None:
             found["dense_memory_mb"] = in_a_process([*shared, "--row", json.dumps(row), "--memory", "dense"])
         rows.append(found)
         print(json.dumps({k: v for k, v in found.items() if k != "spread_ms"}), flush=True)
-    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
     result = {
-        "machine": device,
-        "threads": options.threads,
-        "load_at_start": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": options.threads,
+            "device": torch.cuda.get_device_name() if options.device == "cuda" else options.device,
+            "load_before": load_before,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "repeats": options.repeats,
         "crossover": {"one scale": crossover(rows, 1), "four scales": crossover(rows, 4)},
+        "long_video": in_a_process([*shared, "--long"]),
         "rows": rows,
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")

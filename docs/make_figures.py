@@ -1,4 +1,4 @@
-"""Fill the tables of README.md and of the model card with the figures that ``benchmarks/`` wrote.
+"""Fill the tables of README.md, docs and model cards with the figures that ``benchmarks/`` wrote.
 
 Run ``python docs/make_figures.py`` after a benchmark; ``--check`` only says whether the tables are up to date. A
 table stands between ``<!-- figures NAME -->`` and ``<!-- end -->``; each has a function here that turns one JSON file
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import encoder_figures
 import gaze_model_figures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +22,7 @@ CARDS = ROOT / "src" / "autogaze" / "checkpoints"
 PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "training.md",
+    ROOT / "docs" / "encoders.md",
     CARDS / "gaze" / "README.md",
     CARDS / "refiner" / "README.md",
 )
@@ -208,6 +210,8 @@ def refined_short(data: dict[str, Any]) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "sparse-encoders": ("sparse_encoders.json", encoder_figures.full),
+    "sparse-encoders-short": ("sparse_encoders.json", encoder_figures.short),
     "replenish": ("replenish_table.json", replenish),
     "gaze-speed": ("gaze_speed.json", gaze_speed),
     "gaze-speed-gpu": ("gaze_speed_h200.json", gaze_speed_gpu),
