@@ -64,7 +64,19 @@ class _UsageError(AutoGazeError):
     """The words of the command line do not fit together."""
 
 
-VERBS = ("gaze", "reconstruct", "encode", "watch", "evaluate", "calibrate", "label", "train", "export", "info", "checks")
+VERBS = (
+    "gaze",
+    "reconstruct",
+    "encode",
+    "watch",
+    "evaluate",
+    "calibrate",
+    "label",
+    "train",
+    "export",
+    "info",
+    "checks",
+)
 BEHAVIOUR = ("evaluate", "behaviour")
 """Two words that are a verb of their own; a source of that name is ``./behaviour``."""
 
