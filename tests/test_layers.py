@@ -30,7 +30,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Decoding; selectors without weights
     (
         *("engine", "selectors.spending", "selectors.cells", "selectors.distortion", "selectors.greedy"),
-        *("selectors.pyramid", "selectors.canvas", "selectors.replenish", "selectors.scored", "selectors.detail"),
+        *("selectors.pyramid", "selectors.canvas", "selectors.easel", "selectors.taps", "selectors.device"),
+        *("selectors.replenish", "selectors.scored", "selectors.detail"),
         *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
         *("selectors.uniform_random", "selectors", "streaming"),
     ),

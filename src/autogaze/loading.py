@@ -35,8 +35,8 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None) ->
         model: a selector without weights (``autogaze.selectors.SELECTORS``), ``"bundled"``, a checkpoint folder,
             a ``.safetensors`` file, a hub id ``owner/name``; a selector, which is returned as it is; or an
             :class:`~autogaze.models.autogaze.AutoGaze`, which gazes where it is.
-        device: where a learned model runs, as torch names it; None: the CPU. It plays no part for selectors
-            without weights, which run on the CPU, and for objects.
+        device: where a learned model runs, as torch names it; None: the CPU. Of the selectors without weights
+            ``replenish`` runs on ``cuda`` too, all others on the CPU; it plays no part for objects.
 
     Raises:
         CheckpointError: nothing is called that, or the checkpoint is missing, damaged or does not fit.
@@ -49,7 +49,7 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None) ->
     if device is not None:
         check_device(device)
     if model in SELECTORS:
-        return make_selector(model)
+        return make_selector(model, device=device)
     source = checkpoint_path(model)
     if source is None and not _HUB_ID.fullmatch(model):
         raise CheckpointError(

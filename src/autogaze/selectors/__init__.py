@@ -20,8 +20,8 @@ SELECTORS = (
 """Names that :func:`make_selector` knows."""
 
 
-def make_selector(name: str) -> Selector:
-    """The selector of this name with its default options.
+def make_selector(name: str, *, device: str | None = None) -> Selector:
+    """The selector of this name with its default options; ``device`` is for ``replenish`` alone.
 
     Raises:
         ValueError: there is no such selector.
@@ -31,7 +31,7 @@ def make_selector(name: str) -> Selector:
     if name == "replenish":
         from autogaze.selectors.replenish import Replenish
 
-        return Replenish()
+        return Replenish(device=device)
     if name == "random":
         from autogaze.selectors.uniform_random import Random
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from autogaze.errors import BudgetError
 from autogaze.frames import Frames
@@ -13,9 +14,10 @@ from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors import spending
 from autogaze.selectors.base import CLIP_FRAMES, Budget, clips
 from autogaze.selectors.canvas import Canvas
-from autogaze.selectors.cells import Cells, Pixels, Tiling
-from autogaze.selectors.distortion import HalfLevels, Scales, canvas_errors, loss
-from autogaze.selectors.greedy import Goal, Search, Taken, greedy
+from autogaze.selectors.cells import Cells, Tiling
+from autogaze.selectors.distortion import loss
+from autogaze.selectors.easel import Easel, HostEasel
+from autogaze.selectors.greedy import Goal, Taken
 
 # Shape letters: T frames, n tiles, S pixels a side of a tile.
 
@@ -45,8 +47,14 @@ class Replenish:
     default_budget: Budget = Budget(threshold=0.025)
     needs_motion_vectors: bool = False
 
-    def __init__(self, grid: PatchGrid | None = None) -> None:
+    def __init__(self, grid: PatchGrid | None = None, *, device: str | None = None) -> None:
+        """Select patches of this grid, the published one if None.
+
+        ``device`` is where, as torch names it. On ``cuda`` all tiles take patches at once; everywhere else the CPU
+        works patch by patch, on the tiles that matter. The gazes are the same.
+        """
         self.grid: PatchGrid = grid or PatchGrid()
+        self.device = device
         Cells(self.grid)  # refuses a grid that cannot be cut into whole pixels
 
     def open(self, layout: FrameLayout, budget: Budget) -> ReplenishSession:
@@ -63,22 +71,31 @@ class Replenish:
                 f"replenish measures loss as mean absolute error, 0 to 1; no frame reaches a threshold of "
                 f"{budget.threshold}; 0.025 is a usual one"
             )
-        return ReplenishSession(layout, budget)
+        squared = budget.psnr_db is not None
+        if self.device is None or torch.device(self.device).type != "cuda":
+            return ReplenishSession(layout, budget, HostEasel(layout, squared=squared))
+        from autogaze.selectors.device import DeviceEasel  # few need it
+
+        return ReplenishSession(layout, budget, DeviceEasel(layout, squared=squared, device=torch.device(self.device)))
 
 
 class ReplenishSession:
     """One video on its way through :class:`Replenish`."""
 
-    def __init__(self, layout: FrameLayout, budget: Budget) -> None:
+    def __init__(self, layout: FrameLayout, budget: Budget, easel: Easel) -> None:
         self.layout = layout
         self.budget = budget
-        self.canvas = Canvas(layout)
-        """The canvas after the last frame that was stepped over."""
+        self._easel = easel
         self._tiling = Tiling(layout)
-        self._squared = budget.psnr_db is not None
-        self._goal = Goal.of(threshold=budget.threshold, psnr_db=budget.psnr_db, num_values=self._tiling.num_values)
+        values = self._tiling.num_values
+        self._goal = Goal.of(threshold=budget.threshold, psnr_db=budget.psnr_db, num_values=values)
         self._frames_done = 0
         self._spent = 0
+
+    @property
+    def canvas(self) -> Canvas:
+        """The canvas after the last frame that was stepped over; not to be painted on."""
+        return self._easel.canvas
 
     def step(self, frames: Frames) -> Gaze:
         """The gaze of the next frames of the video (any number of them, at least 1), with their times.
@@ -106,7 +123,7 @@ class ReplenishSession:
         taken = []
         for number, rgb in enumerate(clip.rgb):
             limit = self.budget.max_patches(self.layout.num_patches, position + number)
-            taken.append(self._advance(self._see(rgb), self.canvas.half_levels, max_patches=limit))
+            taken.append(self._easel.advance(self._easel.see(rgb), max_patches=limit, goal=self._goal))
         return taken
 
     def _step_within_pool(self, clip: Frames, position: int) -> list[Taken]:
@@ -121,22 +138,22 @@ class ReplenishSession:
     def _step_alone(self, frame: Frames, position: int, pool: int) -> list[Taken]:
         left = self.budget.max_patches_of_clip(self.layout.num_patches, CLIP_FRAMES) - self._spent
         limit = min(pool, spending.even_share(left, frames_left=CLIP_FRAMES - position))
-        return [self._advance(self._see(frame.rgb[0]), self.canvas.half_levels, max_patches=limit)]
+        return [self._easel.advance(self._easel.see(frame.rgb[0]), max_patches=limit, goal=self._goal)]
 
     def _step_planned(self, clip: Frames, pool: int) -> list[Taken]:
         bytes_seen = len(clip) * self.layout.grid.num_scales * int(np.prod(self._tiling.tiles_shape))
-        seen = [self._see(rgb) for rgb in clip.rgb] if bytes_seen <= LOOK_AHEAD_BYTES else None
+        seen = [self._easel.see(rgb) for rgb in clip.rgb] if bytes_seen <= LOOK_AHEAD_BYTES else None
 
-        def run(allow: Callable[[int, int], tuple[int, float]]) -> tuple[list[Taken], HalfLevels]:
+        def run(allow: Callable[[int, int], tuple[int, float]]) -> tuple[list[Taken], Easel]:
             """Take in each frame what ``allow(number, patches left)`` lets it: at most how many, of which gain."""
-            half_levels, left = self.canvas.half_levels.copy(), pool
+            easel, left = self._easel.fork(), pool
             taken: list[Taken] = []
             for number, rgb in enumerate(clip.rgb):
                 limit, least_gain = allow(number, left)
-                frame = self._see(rgb) if seen is None else seen[number]
-                taken.append(self._advance(frame, half_levels, max_patches=limit, least_gain=least_gain))
+                frame = easel.see(rgb) if seen is None else seen[number]
+                taken.append(easel.advance(frame, max_patches=limit, goal=self._goal, least_gain=least_gain))
                 left -= len(taken[-1].index)
-            return taken, half_levels
+            return taken, easel
 
         def least_gain(number: int, least_worth: float) -> float:
             return least_worth / spending.lifetime(len(clip) - number)
@@ -155,22 +172,5 @@ class ReplenishSession:
             run(lambda number, left: (left - sum(plan.counts[number + 1 :]), least_gain(number, plan.least_worth))),
             run(lambda number, left: (share(number, left), 0.0)),
         )
-        taken, self.canvas.half_levels = min(runs, key=lambda result: sum(part.remaining for part in result[0]))
-        return taken
-
-    def _see(self, rgb: Pixels) -> Scales:
-        return Scales(self._tiling.split(rgb), self._tiling, squared=self._squared)
-
-    def _advance(
-        self,
-        seen: Scales,
-        half_levels: HalfLevels,
-        *,
-        max_patches: int,
-        least_gain: float = 0.0,
-    ) -> Taken:
-        """Search one frame and paste what was taken on ``half_levels``."""
-        errors = canvas_errors(seen.tiles, half_levels, self._tiling, squared=self._squared)
-        taken = greedy(Search(errors, seen), max_patches=max_patches, goal=self._goal, least_gain=least_gain)
-        seen.paste(taken.index, half_levels)
+        taken, self._easel = min(runs, key=lambda result: sum(part.remaining for part in result[0]))
         return taken

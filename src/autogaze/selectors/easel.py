@@ -1,0 +1,65 @@
+"""What replenishment paints on: a canvas, frames as it sees them, and the search of one frame."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Protocol, Self
+
+from autogaze.grid import FrameLayout
+from autogaze.selectors.canvas import Canvas
+from autogaze.selectors.cells import Pixels
+from autogaze.selectors.distortion import Scales, canvas_errors
+from autogaze.selectors.greedy import Goal, Search, Taken, greedy
+
+
+class Easel(Protocol):
+    """A canvas with the means to search a frame; what it sees of a frame serves any of its forks."""
+
+    @property
+    def canvas(self) -> Canvas:
+        """The canvas after the last frame."""
+        ...
+
+    def fork(self) -> Self:
+        """An easel with the same canvas, which goes on by itself from here."""
+        ...
+
+    def see(self, rgb: Pixels) -> Any:
+        """What :meth:`advance` needs to know of an (H, W, 3) uint8 frame, whatever the canvas shows.
+
+        Raises:
+            ValueError: the frame is not of the layout's size.
+        """
+        ...
+
+    def advance(self, seen: Any, *, max_patches: int, goal: Goal, least_gain: float = 0.0) -> Taken:
+        """Search one frame as :func:`~autogaze.selectors.greedy.greedy` does, and paste what was taken."""
+        ...
+
+
+class HostEasel:
+    """An easel in the processor's memory: patch by patch, on the tiles and scales that matter."""
+
+    def __init__(self, layout: FrameLayout, *, squared: bool) -> None:
+        self._squared = squared
+        self.canvas = Canvas(layout)
+        """See :attr:`Easel.canvas`."""
+
+    def fork(self) -> Self:
+        """See :meth:`Easel.fork`."""
+        fork = copy.copy(self)
+        fork.canvas = copy.copy(self.canvas)
+        fork.canvas.half_levels = self.canvas.half_levels.copy()
+        return fork
+
+    def see(self, rgb: Pixels) -> Scales:
+        """See :meth:`Easel.see`."""
+        tiling = self.canvas.tiling
+        return Scales(tiling.split(rgb), tiling, squared=self._squared)
+
+    def advance(self, seen: Scales, *, max_patches: int, goal: Goal, least_gain: float = 0.0) -> Taken:
+        """See :meth:`Easel.advance`."""
+        errors = canvas_errors(seen.tiles, self.canvas.half_levels, seen.tiling, squared=self._squared)
+        taken = greedy(Search(errors, seen), max_patches=max_patches, goal=goal, least_gain=least_gain)
+        seen.paste(taken.index, self.canvas.half_levels)
+        return taken
