@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from autogaze.attention import CausalStrip, RowByRow, Spans, Together
+from autogaze.attention import RowByRow, Spans, Together
 from autogaze.choosing import FrameGaze, Sampler, choose
 from autogaze.engine import Engine
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.decoding import ClipDecoder
 from autogaze.models.autogaze.lockstep import LockstepEngine
 from autogaze.models.autogaze.modeling_autogaze import GazeModel
+from autogaze.tiled_attention import QUERY_SCALE
 from naive import naive_gaze, naive_lockstep
 from small_models import clips, small_model
 
@@ -110,20 +111,20 @@ def test_a_batch_of_seven_equals_seven_single_runs(together, positions):
 @pytest.mark.parametrize("heads", [2, 6])  # as many query heads as key heads, and grouped
 def test_both_ways_of_attention_agree(rows, heads):
     generator = torch.Generator().manual_seed(0)
-    past = torch.randn(2, 4, 30, 2, 8, generator=generator)
+    past = torch.randn(2, 4, 2, 30, 8, generator=generator)
     spans = Spans(rows=rows, new=[3, 5, 1, 2][: len(rows)], seen=[10, 30, 1, 2][: len(rows)])
     total = sum(spans.new)
     query = torch.randn(total, heads, 8, generator=generator)
     new = torch.randn(2, total, 2, 8, generator=generator)
-    strip = CausalStrip(new=5, capacity=40, device=past.device, dtype=past.dtype)
+    scaled = query * QUERY_SCALE / 8**0.5
     results = []
-    for feed in (RowByRow(spans, strip), Together(spans, device=past.device, cache_rows=4)):
+    for feed in (RowByRow(spans), Together(spans, device=past.device, cache_rows=4)):
         keys, values = past.clone()
         feed.append(keys, new[0])
         feed.append(values, new[1])
-        attended = feed.attend(query, keys, values)
+        attended = feed.attend(scaled, keys, values)
         last = torch.tensor(spans.new).cumsum(0) - 1
-        torch.testing.assert_close(feed.attend_last(query[last], keys, values), attended[last])
+        torch.testing.assert_close(feed.attend_last(scaled[last], keys, values), attended[last])
         results.append((keys, values, attended))
     torch.testing.assert_close(results[0], results[1])
     # And both equal the definition: token i of a row sees the row up to itself.
@@ -134,16 +135,9 @@ def test_both_ways_of_attention_agree(rows, heads):
             upto = seen - count + i + 1
             for head in range(heads):
                 g = head * 2 // heads
-                weight = torch.softmax(keys[row, :upto, g] @ query[start + i, head] / 8**0.5, 0)
-                torch.testing.assert_close(attended[start + i, head], weight @ values[row, :upto, g])
+                weight = torch.softmax(keys[row, g, :upto] @ query[start + i, head] / 8**0.5, 0)
+                torch.testing.assert_close(attended[start + i, head], weight @ values[row, g, :upto])
         start += count
-
-
-def test_causal_strip_hides_the_future_only():
-    mask = CausalStrip(new=4, capacity=9, device=torch.device("cpu"), dtype=torch.float32).mask(3, 7)
-    visible = torch.tensor([[c <= row + 4 for c in range(7)] for row in range(3)])
-    assert torch.equal(mask == 0, visible)
-    assert (mask[~visible] == -torch.inf).all()
 
 
 @pytest.mark.parametrize("positions", ["true", "reference"])

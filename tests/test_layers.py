@@ -25,7 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # The interface of selectors; the network
     (
         *("selectors.base", "models", "models.autogaze.configuration_autogaze"),
-        *("models.autogaze.scoring", "models.autogaze.modeling_autogaze", "attention", "choosing"),
+        *("models.autogaze.scoring", "models.autogaze.modeling_autogaze"),
+        *("tiled_attention", "attention", "choosing"),
     ),
     # Decoding; selectors without weights
     (

@@ -1,8 +1,8 @@
 """Decoding gazes: a preallocated cache, one pass a group, all clips in one batch, rows that finish dropped.
 
 Shape letters: B clips, A clips still gazing at this frame, N packed tokens of them, P visual tokens of a frame,
-C channels, H query heads, G key/value heads, D channels of a head, L tokens of the cache, K gazes one pass
-proposes, V vocabulary.
+C channels, H query heads, G key/value heads, D channels of a head, E = D / 2 pairs of them, L tokens of the cache,
+K gazes one pass proposes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autogaze.attention import CausalStrip, Feed, RowByRow, Spans, Together
+from autogaze.attention import Feed, RowByRow, Spans, Together
 from autogaze.choosing import FrameGaze, FrameSlots, Group, Sampler, choose
 from autogaze.models.autogaze.configuration_autogaze import Positions
-from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder, rotate
+from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder
+from autogaze.tiled_attention import QUERY_SCALE
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One block's weights, fused: norms folded into the projection that follows them."""
+    """One block's weights, fused: norms and the scale of scores folded into the projections."""
 
     qkv: Tensor
+    """((H + 2 G) · D, C); the channels of a query or key head as pairs that are rotated together."""
     o: Tensor
     gate_up: Tensor
     down: Tensor
@@ -39,9 +41,9 @@ class DecoderState:
     weights: list[LayerWeights]
     """Per layer, as they were when the clips began: a clip is decoded with one set of weights."""
     keys: list[Tensor]
-    """Per layer (B, L, G, D)."""
+    """Per layer (B, G, L, D)."""
     values: list[Tensor]
-    """Per layer (B, L, G, D)."""
+    """Per layer (B, G, L, D)."""
     length: list[int]
     """(B,) tokens of each clip in the cache."""
     unfed: list[NDArray[np.int64]]
@@ -70,21 +72,21 @@ class Engine:
         self.decoder = decoder
         self.positions = positions
         self._together = together
-        self._strip: CausalStrip | None = None
-        self._rotary: tuple[Tensor, Tensor] | None = None
+        self._turns: Tensor | None = None
 
     @torch.inference_mode()
     def start(self, clips: int, *, capacity: int) -> DecoderState:
         """An empty state for ``clips`` clips of at most ``capacity`` tokens each; it grows when that is passed."""
         attention = self.decoder.model.blocks[0].self_attn
         weight = attention.k_proj.weight
-        shape = (clips, capacity, weight.shape[0] // attention.head_dim, attention.head_dim)
+        shape = (clips, weight.shape[0] // attention.head_dim, capacity, attention.head_dim)
         layers = self.decoder.model.blocks
+        # Zeros where places beyond a row's end are read: they weigh nothing, but nothing times NaN would be NaN.
+        new = weight.new_zeros if self._all_together(weight) else weight.new_empty
         return DecoderState(
             weights=[_fuse(layer) for layer in layers],
-            # Zeros: places beyond a row's end weigh nothing, but nothing times NaN would be NaN.
-            keys=[weight.new_zeros(shape) for _ in layers],
-            values=[weight.new_zeros(shape) for _ in layers],
+            keys=[new(shape) for _ in layers],
+            values=[new(shape) for _ in layers],
             length=[0] * clips,
             unfed=[np.empty(0, np.int64)] * clips,
         )
@@ -184,76 +186,89 @@ class Engine:
             state.length[row] += n
         self._make_room(state)
         feed = self._way(Spans(rows, new, [state.length[row] for row in rows]), state.keys[0])
-        cos_N1D, sin_N1D = self._rotary_at(position_N, x_NC)
+        turn_N1E = self._turns_at(position_N, x_NC.device)
         last = torch.from_numpy(np.cumsum(new) - 1).to(x_NC.device)
-        layers = state.weights
-        model = self.decoder.model
-        eps = model.norm.eps
-        for number, weights in enumerate(layers):
-            keys, values = state.keys[number], state.values[number]
-            heads = (x_NC.shape[0], -1, keys.shape[-1])
-            qkv = F.linear(_norm(x_NC, eps), weights.qkv).view(heads)
-            G = keys.shape[2]
-            qk, v = qkv[:, : qkv.shape[1] - G], qkv[:, qkv.shape[1] - G :]
-            qk = rotate(qk, cos_N1D, sin_N1D)
-            q, k = qk[:, :-G], qk[:, -G:]
-            feed.append(keys, k)
+        eps = self.decoder.model.norm.eps
+        for keys, values, weights in zip(state.keys[:-1], state.values[:-1], state.weights[:-1], strict=True):
+            D, G = keys.shape[-1], keys.shape[1]
+            qkv = F.linear(_norm(x_NC, eps), weights.qkv).view(len(x_NC), -1, D)
+            qk, v = qkv[:, :-G], qkv[:, -G:]
+            qk = _turn(qk, turn_N1E)
+            feed.append(keys, qk[:, -G:])
             feed.append(values, v)
-            if number == len(layers) - 1:
-                # Nobody reads the last block's output but the heads, and they only at each row's last token.
-                x_NC, attended = x_NC[last], feed.attend_last(q[last], keys, values)
-            else:
-                attended = feed.attend(q, keys, values)
-            x_NC = x_NC + F.linear(attended.flatten(1), weights.o)
-            gate, up = F.linear(_norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
-            x_NC = x_NC + F.linear(F.silu(gate) * up, weights.down)
-        out: Tensor = model.norm(x_NC)
+            x_NC = _after_attention(x_NC, feed.attend(qk[:, :-G], keys, values), weights, eps)
+        # Nobody reads the last block's output but the heads, and they only at each row's last token.
+        keys, values, weights = state.keys[-1], state.values[-1], state.weights[-1]
+        D, G = keys.shape[-1], keys.shape[1]
+        normed = _norm(x_NC, eps)
+        q_weight, kv_weight = weights.qkv[: -2 * G * D], weights.qkv[-2 * G * D :]
+        kv = F.linear(normed, kv_weight).view(len(x_NC), -1, D)
+        feed.append(keys, _turn(kv[:, :G], turn_N1E))
+        feed.append(values, kv[:, G:])
+        q = _turn(F.linear(normed[last], q_weight).view(len(last), -1, D), turn_N1E[last])
+        x_AC = _after_attention(x_NC[last], feed.attend_last(q, keys, values), weights, eps)
+        out: Tensor = self.decoder.model.norm(x_AC)
         return out
 
     def _way(self, spans: Spans, cache: Tensor) -> Feed:
         """How these tokens are fed: row by row or all together."""
-        together = self._together if self._together is not None else cache.device.type != "cpu"
-        if together:
+        if self._all_together(cache):
             return Together(spans, device=cache.device, cache_rows=len(cache))
-        new, capacity = max(spans.new), cache.shape[1]
-        strip = self._strip
-        if (
-            strip is None
-            or strip.new < new
-            or strip.capacity < capacity
-            or (strip.strip.device, strip.strip.dtype) != (cache.device, cache.dtype)
-        ):
-            strip = self._strip = CausalStrip(new=new, capacity=capacity, device=cache.device, dtype=cache.dtype)
-        return RowByRow(spans, strip)
+        return RowByRow(spans)
+
+    def _all_together(self, like: Tensor) -> bool:
+        return self._together if self._together is not None else like.device.type != "cpu"
 
     def _make_room(self, state: DecoderState) -> None:
-        needed, capacity = max(state.length), state.keys[0].shape[1]
+        needed, capacity = max(state.length), state.keys[0].shape[2]
         if needed > capacity:
             more = max(needed, 2 * capacity) - capacity
-            state.keys = [F.pad(keys, (0, 0, 0, 0, 0, more)) for keys in state.keys]
-            state.values = [F.pad(values, (0, 0, 0, 0, 0, more)) for values in state.values]
+            state.keys = [F.pad(keys, (0, 0, 0, more)) for keys in state.keys]
+            state.values = [F.pad(values, (0, 0, 0, more)) for values in state.values]
 
-    def _rotary_at(self, position_N: NDArray[np.int64], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (N, 1, D) from a table that is extended when a position passes its end."""
-        table = self._rotary
+    def _turns_at(self, position_N: NDArray[np.int64], device: torch.device) -> Tensor:
+        """Rotations (N, 1, D / 2), complex, from a table that is extended when a position passes its end."""
+        table = self._turns
         needed = int(position_N.max()) + 1
-        if table is None or len(table[0]) < needed or table[0].device != like.device or table[0].dtype != like.dtype:
-            length = max(needed, 1024, 0 if table is None else 2 * len(table[0]))
-            table = self._rotary = self.decoder.model.rotary(torch.arange(length, device=like.device), like.dtype)
-        position = torch.from_numpy(position_N).to(like.device)
-        return table[0][position], table[1][position]
+        if table is None or len(table) < needed or table.device != device:
+            length = max(needed, 1024, 0 if table is None else 2 * len(table))
+            cos, sin = self.decoder.model.rotary(torch.arange(length, device=device), torch.float32)
+            table = self._turns = torch.complex(cos, sin)[..., : cos.shape[-1] // 2].contiguous()
+        turns: Tensor = table[torch.from_numpy(position_N).to(device)]
+        return turns
 
 
 def _fuse(layer: DecoderLayer) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
-    qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+    D = attention.head_dim
+
+    def paired(weight: Tensor) -> Tensor:
+        """Channels (d, d + D/2) of every head side by side."""
+        return weight.view(-1, 2, D // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
+
+    # In fp32, so that half precision rounds once.
+    q = paired(attention.q_proj.weight.float()) * (QUERY_SCALE / D**0.5)
+    qkv = torch.cat([q, paired(attention.k_proj.weight.float()), attention.v_proj.weight.float()])
+    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).float()
     return LayerWeights(
-        qkv=(qkv * layer.input_layernorm.weight).detach(),
+        qkv=(qkv * layer.input_layernorm.weight).to(attention.q_proj.weight.dtype).detach(),
         o=attention.o_proj.weight.detach(),
-        gate_up=(gate_up * layer.post_attention_layernorm.weight).detach(),
+        gate_up=(gate_up * layer.post_attention_layernorm.weight).to(mlp.gate_proj.weight.dtype).detach(),
         down=mlp.down_proj.weight.detach(),
     )
+
+
+def _turn(x_NHD: Tensor, turn_N1E: Tensor) -> Tensor:
+    """Rotate neighbouring channels of every head: complex numbers times the rotation of their token's position."""
+    pairs = torch.view_as_complex(x_NHD.float().view(*x_NHD.shape[:2], -1, 2))
+    return torch.view_as_real(pairs * turn_N1E).flatten(-2).to(x_NHD.dtype)
+
+
+def _after_attention(x_NC: Tensor, attended_NHD: Tensor, weights: LayerWeights, eps: float) -> Tensor:
+    """The rest of a block: output projection and feed-forward layer, each added to what comes in."""
+    x_NC = torch.addmm(x_NC, attended_NHD.flatten(1), weights.o.t())
+    gate, up = F.linear(_norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
+    return torch.addmm(x_NC, F.silu(gate).mul_(up), weights.down.t())
 
 
 def _norm(x: Tensor, eps: float) -> Tensor:

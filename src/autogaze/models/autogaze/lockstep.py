@@ -30,6 +30,6 @@ class LockstepEngine(Engine):
             first = state.length[row] - group.index_AK.shape[1]
             for cache in (*state.keys, *state.values):
                 # The padding was read but is not remembered.
-                cache[row, first : first + len(kept)] = cache[row, first + kept]
+                cache[row, :, first : first + len(kept)] = cache[row, :, first + kept]
             state.length[row] = first + len(kept)
             state.unfed[row] = np.empty(0, np.int64)
