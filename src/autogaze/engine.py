@@ -211,12 +211,13 @@ class Engine:
         return out
 
     def _way(self, spans: Spans, cache: Tensor) -> Feed:
-        """How these tokens are fed: row by row or all together."""
+        """How these tokens are fed."""
         if self._all_together(cache):
             return Together(spans, device=cache.device, cache_rows=len(cache))
         return RowByRow(spans)
 
     def _all_together(self, like: Tensor) -> bool:
+        """Whether tokens are fed all together or row by row."""
         return self._together if self._together is not None else like.device.type != "cpu"
 
     def _make_room(self, state: DecoderState) -> None:

@@ -74,9 +74,7 @@ class ClipDecoder:
             threshold: predicted loss at which a frame ends; None: it never does.
             sampler: draws gazes; None: the likeliest ones.
         """
-        with exact_convolutions(video_BTCSS):
-            features, state.conv = self.model.vision_model(video_BTCSS, state.conv)
-        visual_BTPC = self.model.connector(features)
+        visual_BTPC, state.conv = self._encode(video_BTCSS, state.conv)
         frames = []
         for t, most in enumerate(max_gazes_T):
             frames.append(
@@ -86,6 +84,25 @@ class ClipDecoder:
             )
             state.frames += 1
         return [list(clip) for clip in zip(*frames, strict=True)]
+
+    def _encode(self, video_BTCSS: Tensor, past: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Visual tokens (B, T, P, C), and what the next frames need as ``past``."""
+        if video_BTCSS.device.type == "cpu" and len(video_BTCSS) > 1:
+            # Clip by clip what lies between two layers stays in the processor's cache.
+            pasts = (
+                [None] * len(video_BTCSS)
+                if past is None
+                else list(zip(*(torch.split(p, 1) for p in past), strict=True))
+            )
+            encoded = [
+                self._encode(clip, before) for clip, before in zip(torch.split(video_BTCSS, 1), pasts, strict=True)
+            ]
+            kept = zip(*(last for _, last in encoded), strict=True)
+            return torch.cat([visual for visual, _ in encoded]), tuple(torch.cat(clips) for clips in kept)
+        with exact_convolutions(video_BTCSS):
+            features, last = self.model.vision_model(video_BTCSS, past)
+        visual_BTPC: Tensor = self.model.connector(features)
+        return visual_BTPC, last
 
 
 def exact_convolutions(like: Tensor) -> AbstractContextManager[None]:
