@@ -268,6 +268,26 @@ def test_draws_follow_the_masked_softmax_at_the_temperature():
     np.testing.assert_allclose(group.probability_AK[:, 0], expected[group.index_AK[:, 0]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows_agree", [False, True])
+def test_a_group_is_chosen_one_after_the_other(rows_agree):
+    generator = np.random.default_rng(0)
+    logits = generator.integers(0, 6, (40, 1 if rows_agree else 5, 9)).astype(np.float32)  # many are equal
+    logits = np.broadcast_to(logits, (40, 5, 9)).copy()
+    taken = generator.random((40, 9)) < 0.3
+    taken[:, -1] = True
+    taken[:, 0] = False
+    group = choose(logits, np.zeros((40, 5), np.float32), taken, np.full(40, 5), first_A=np.ones(40, bool))
+    for clip in range(40):
+        free = [patch for patch in range(9) if not taken[clip, patch]]
+        for i in range(group.size_A[clip]):
+            weight = np.exp(logits[clip, i, free])
+            best = free[int(weight.argmax())]
+            assert group.index_AK[clip, i] == best
+            np.testing.assert_allclose(group.probability_AK[clip, i], weight.max() / weight.sum(), rtol=1e-5)
+            free.remove(best)
+        assert group.size_A[clip] == 5 or not free
+
+
 def test_probability_leaves_out_what_was_taken():
     logits = np.zeros((1, 3, 5), np.float32)
     taken = np.array([[False, False, False, False, True]])

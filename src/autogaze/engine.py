@@ -278,4 +278,5 @@ def _norm(x: Tensor, eps: float) -> Tensor:
         return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
     # There, torch's own takes several times as long for a few tokens.
     square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
-    return (x * square.div_(x.shape[-1]).add_(eps).rsqrt_()).to(x.dtype)
+    scale: Tensor = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (x * scale).to(x.dtype)
