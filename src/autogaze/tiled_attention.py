@@ -20,8 +20,8 @@ from torch import Tensor
 QUERY_SCALE = math.log2(math.e)
 """What queries are multiplied by, besides 1 / sqrt(D), so that powers of two of the scores are their exponentials."""
 
-_SCORES_OF_A_THREAD = 1 << 18
-"""Scores of a tile for each thread: about what a core's cache holds."""
+_SCORES_OF_A_THREAD = 1 << 19
+"""Scores of a tile for each thread: small enough for its caches, large enough that threads seldom wait for another."""
 _BLOCK = 128
 """New tokens whose view of each other is masked; what comes after a block is not computed before it."""
 _LEAST, _MOST = 2.0**-90, 2.0**100
