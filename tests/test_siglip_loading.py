@@ -263,4 +263,9 @@ def test_what_computes_attention() -> None:
     for name, backend in {"eager": "sdpa", "sdpa": None, "flash_attention_2": None, "flex_attention": None}.items():
         assert samples.model(attn_implementation=name)._backend() == backend
     with torch.no_grad():
-        assert samples.model(attn_implementation="flex_attention")._backend() == "flex"
+        model = samples.model(attn_implementation="flex_attention", attention_dropout=0.5)
+        assert model._backend() == "flex"
+        model.train()
+        assert model._backend() == "sdpa"
+        video = sparse_samples.video()
+        assert not torch.equal(model(video).last_hidden_state, model(video).last_hidden_state)

@@ -196,8 +196,8 @@ class SiglipVisionModel(SiglipPreTrainedModel):
     def _backend(self) -> Backend | None:
         """What computes attention; None: what suits the device, which is torch's packed kernel where it can be."""
         name = self.config._attn_implementation
-        if name == "eager":
-            return "sdpa"
+        if name == "eager" or (self.training and self.config.attention_dropout):
+            return "sdpa"  # the one that knows dropout
         # Off CUDA torch only interprets flex attention, without gradients.
         interpreted = self.device.type != "cuda"
         return "flex" if name == "flex_attention" and not (interpreted and torch.is_grad_enabled()) else None
