@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 import sparse_samples as samples
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.packing import unpack
-from autogaze.vision_encoders import SparseFeatures, pixels, sparsify
+from autogaze.vision_encoders import SparseFeatures, Tower, pixels, sparsify
 from sparse_definition import define
 from test_sparse_attention import Largest
 
@@ -42,7 +44,7 @@ def shared(name: str) -> Any:
     return samples.make(name)
 
 
-def gazes(clips: int = 2, seed: int = 3) -> list[Gaze]:
+def gazes(clips: int = 2, seed: int = 11) -> list[Gaze]:
     return [samples.some(LAYOUT, frames=T, seed=seed + clip) for clip in range(clips)]
 
 
@@ -85,12 +87,23 @@ def test_several_scales_are_the_definition(name: str, kind: dict[str, str]) -> N
 @torch.no_grad()
 def test_back_ends_agree(name: str) -> None:
     video, chosen = samples.video(frames=T), gazes()
-    for kind in KINDS.values():
+    for kind in (KINDS["block causal"], KINDS["tokens of a clip"]):
         usual, flex = (
             sparsify(shared(name), backend=backend, **kind)(video, chosen, hidden_states=True)
             for backend in ("sdpa", "flex")
         )
         same(flex, usual)
+
+
+@torch.no_grad()
+def test_a_tower_of_your_own() -> None:
+    config = transformers.ViTMSNConfig(**samples.FAMILIES["ViTModel"][1])
+    model, video = samples.random_weights(transformers.ViTMSNModel(config)), samples.video()
+    gaze = samples.everything(PatchGrid(scales_px=(32,), patch_px=samples.PATCH_PX), frames=4)
+    out, dense = sparsify(model, tower=Tower)(video, [gaze, gaze]), model(video.flatten(0, 1)).last_hidden_state
+    close(out.features, dense[:, 1:].flatten(0, 1))
+    assert out.pooled is not None
+    close(out.pooled.flatten(0, 1), dense[:, 0])
 
 
 # The model stays as it is, and what happens to it happens to the encoder.
@@ -165,6 +178,15 @@ def test_training_mode_follows_the_model() -> None:
     assert not torch.allclose(encoder(video, chosen).features, encoder(video, chosen).features, atol=1e-2)
     encoder.eval()
     assert not model.training and torch.equal(still, encoder(video, chosen).features)
+
+
+@torch.no_grad()
+def test_positions_do_not_move_in_training() -> None:
+    model = samples.make("DINOv3ViTModel", pos_embed_rescale=4.0, pos_embed_jitter=2.0, pos_embed_shift=0.5)
+    encoder, video, chosen = sparsify(model), samples.video(frames=T), gazes()
+    still = encoder(video, chosen).features
+    model.train()
+    assert torch.equal(still, encoder(video, chosen).features) and model.rope_embeddings.training
 
 
 def test_gradient_checkpointing_follows_the_model() -> None:
@@ -284,6 +306,22 @@ def test_neither_batch_nor_chunks_change_anything(
     same(sparsify(shared(name), **kind)(video, chosen, hidden_states=True), together)
 
 
+@torch.no_grad()
+def test_no_more_tokens_at_once_than_asked_but_never_part_of_a_sequence() -> None:
+    model, video, chosen = samples.make("ViTModel"), samples.video(clips=3, frames=T), gazes(3)
+    rows: list[int] = []
+    sparsify(model).tower.layers[0].register_forward_pre_hook(lambda _layer, inputs: rows.append(inputs[0].shape[1]))
+    frames = np.concatenate([gaze.count + (gaze.count > 0) for gaze in chosen])  # with their class tokens
+    for attention, sequences in (("frame", frames), ("causal", frames.reshape(3, T).sum(1))):
+        for most in (1, 30, 60, 10**6):
+            rows.clear()
+            sparsify(model, max_tokens=most, attention=attention)(video, chosen)
+            parts = np.split(sequences, np.searchsorted(np.cumsum(sequences), np.cumsum(rows))[:-1] + 1)
+            assert [part.sum() for part in parts] == rows  # whole sequences
+            assert all(part.sum() <= most or np.count_nonzero(part) == 1 for part in parts)
+            assert all(one + other > most for one, other in pairwise(rows))  # no more parts than needed
+
+
 @pytest.mark.parametrize("name", SHAPES)
 @torch.no_grad()
 def test_pixels_of_dropped_patches_are_not_looked_at(name: str) -> None:
@@ -350,7 +388,8 @@ def test_no_gazes_at_all_give_no_features(name: str, kind: dict[str, str]) -> No
     out, one = encoder(video, [nothing] * 2, hidden_states=True), encoder(video, gazes_of_four())
     C = shared(name).config.hidden_size
     assert out.features.shape == (0, C) and out.features.dtype == torch.float32
-    assert out.hidden_states is not None and {tuple(state.shape) for state in out.hidden_states} == {(0, C)}
+    layers = len(encoder.tower.layers)
+    assert out.hidden_states is not None and [tuple(one.shape) for one in out.hidden_states] == [(0, C)] * (layers + 1)
     assert out.padded()[0].shape == (2, 0, C) and out.clip(1).shape == (0, C)
     assert (out.pooled is None) == (one.pooled is None)
     if out.pooled is not None and one.pooled is not None:

@@ -99,6 +99,8 @@ class EncoderPass:
                     states.append(x_MC)
             if past is not None:
                 past.tokens += packing.tokens
+        else:
+            states *= 1 + len(tower.layers)  # all of them nothing
         left_MC = tower.leave(x_MC)
         features = left_MC[slot]
         self._parts.append([features, *(state[slot] for state in states)])

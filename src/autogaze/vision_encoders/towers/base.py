@@ -60,7 +60,8 @@ class Tower:
     @property
     def layers(self) -> nn.ModuleList:
         """The transformer's layers in order."""
-        return cast("nn.ModuleList", self.model.encoder.layer)
+        holder = self.model.encoder if hasattr(self.model, "encoder") else self.model  # newer ViTs have no encoder
+        return cast("nn.ModuleList", holder.layers if hasattr(holder, "layers") else holder.layer)
 
     @property
     def patch_px(self) -> int:
@@ -158,15 +159,6 @@ class Tower:
     def pool_patches(self, patches_1NC: Tensor) -> Tensor | None:
         """(1, C) what the model makes of the patches of a frame or clip; None where class tokens do that."""
         return None
-
-
-class PoolerTower(Tower):
-    """A model with a pooler on its class token, if it was made with one."""
-
-    def pool(self, prefix_GPC: Tensor) -> Tensor | None:
-        """See :meth:`Tower.pool`."""
-        pooler = getattr(self.model, "pooler", None)
-        return prefix_GPC[:, 0] if pooler is None else cast("Tensor", pooler(prefix_GPC))
 
 
 def no_tokens(like: Tensor, channels: int) -> Tensor:

@@ -25,11 +25,6 @@ class SiglipTower(Tower):
         return self.embeddings.patch_embedding
 
     @property
-    def layers(self) -> nn.ModuleList:
-        """See :class:`Tower`."""
-        return cast("nn.ModuleList", self.model.encoder.layers)
-
-    @property
     def prefix_tokens(self) -> int:
         """None."""
         return 0

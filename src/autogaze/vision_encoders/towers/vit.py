@@ -7,16 +7,16 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from autogaze.vision_encoders.towers.base import PoolerTower, Tower
+from autogaze.vision_encoders.towers.base import Tower
 
 
-class ViTTower(PoolerTower):
-    """``ViTModel``."""
+class ViTTower(Tower):
+    """``ViTModel``, with a pooler on its class token if it was made with one."""
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """See :class:`Tower`."""
-        return _layers(self.model)
+    def pool(self, prefix_GPC: Tensor) -> Tensor | None:
+        """See :meth:`Tower.pool`."""
+        pooler = getattr(self.model, "pooler", None)
+        return prefix_GPC[:, 0] if pooler is None else cast("Tensor", pooler(prefix_GPC))
 
 
 class DeiTTower(ViTTower):
@@ -36,11 +36,6 @@ class DeiTTower(ViTTower):
 class ViTMAETower(Tower):
     """``ViTMAEModel``, the encoder of a masked autoencoder; nothing is masked at random."""
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """See :class:`Tower`."""
-        return _layers(self.model)
-
     def enter(self, x_MC: Tensor) -> Tensor:
         """See :meth:`Tower.enter`."""
         return x_MC
@@ -58,11 +53,6 @@ class CLIPTower(Tower):
     def patch_embedding(self) -> Any:
         """See :class:`Tower`."""
         return self.embeddings.patch_embedding
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """See :class:`Tower`."""
-        return cast("nn.ModuleList", self.model.encoder.layers)
 
     def prefix(self) -> Tensor:
         """See :meth:`Tower.prefix`."""
@@ -83,11 +73,6 @@ class CLIPTower(Tower):
 
 class Dinov2Tower(Tower):
     """``Dinov2Model`` and ``Dinov2WithRegistersModel``: registers stand between class token and patches."""
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """See :class:`Tower`."""
-        return _layers(self.model)
 
     @property
     def prefix_tokens(self) -> int:
@@ -112,11 +97,3 @@ class Dinov2Tower(Tower):
         """See :meth:`Tower.prefix`."""
         first = super().prefix()
         return torch.cat([first, self.embeddings.register_tokens[0]]) if self._registers else first
-
-
-def _layers(model: Any) -> nn.ModuleList:
-    """Layers of a ViT: newer transformers hold some of them without an encoder around them."""
-    if hasattr(model, "layers"):
-        return cast("nn.ModuleList", model.layers)
-    encoder = model.encoder
-    return cast("nn.ModuleList", encoder.layers if hasattr(encoder, "layers") else encoder.layer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autogaze.vision_encoders.towers.base import TokenPositions, Tower, no_tokens
 
@@ -27,11 +27,6 @@ class VJEPA2Tower(Tower):
     def patch_embedding(self) -> Any:
         """See :class:`Tower`."""
         return self.embeddings.patch_embeddings.proj
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """See :class:`Tower`."""
-        return cast("nn.ModuleList", self.model.encoder.layer)
 
     @property
     def prefix_tokens(self) -> int:
