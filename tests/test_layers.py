@@ -124,7 +124,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # Labels of many videos
     (
-        *("labelling", "labelling.budgets", "labelling.scorers", "labelling.search", "labelling.lazy"),
+        *("labelling", "labelling.budgets", "labelling.scorers", "labelling.search"),
+        *("labelling.expectations", "labelling.promises", "labelling.lazy"),
         *("labelling.settings", "labelling.workers", "labelling.runner"),
     ),
     # Measuring

@@ -1,4 +1,4 @@
-"""Greedy search that tries few patches: those of which most is expected after what was found before."""
+"""Label search that asks the reconstructor about few patches: those that the canvas and earlier answers speak for."""
 
 from __future__ import annotations
 
@@ -6,45 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autogaze.errors import AutoGazeError
-from autogaze.grid import FrameLayout, Indices, PatchGrid
-from autogaze.labelling.search import FrameTrials
-from autogaze.selectors.cells import Pixels, Tiling
-from autogaze.selectors.distortion import Scales, canvas_errors, loss
-from autogaze.selectors.greedy import patch_gains
+from autogaze.grid import Indices, PatchGrid
+from autogaze.labelling.expectations import Expectations, Values
+from autogaze.labelling.promises import Promises
+from autogaze.labelling.search import FrameTrials, Pick, Rebuilt
+from autogaze.selectors.cells import Pixels
 
-# Shape letters: P patches of a frame, K scales, S pixels a side of it.
+# Shape letters: P patches of a frame, S pixels a side of it.
 
-Values = NDArray[np.float64]
-
-SCANS = (1.0, 0.25)
-"""Share of the patches that is tried for the first gaze of a clip, which is like no other, and for the second one."""
-FIRST_SHARE = 0.5
+FIRST = 12
+"""Patches of each scale, at least, that are tried for the first gaze of a clip, when nothing is known of the judge."""
+AT_ONCE = 0.5
 """Share of the candidates that is tried at once; the others only where one of them promises more than was found."""
-POOLED = 0.02
-"""Weight of what all scales say about promises in what is believed of each."""
-MEMORY = 0.98
-"""Share of what was learned about promises that still counts a gaze later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lazy:
-    """Tries every patch at the beginning of a clip, and few of them for each gaze from then on.
+    """Tries a few patches of each scale at the beginning of a clip, and a few in all for each gaze from then on.
 
-    As in lazy greedy maximisation (Minoux 1978) a patch is expected to gain what it gained when it was tried last, in
-    this frame or an earlier one. That is corrected by how its *promise* has changed since: what it would take off the
-    frame as it is rebuilt now, if it were pasted upon it, which for all patches together costs one rebuilt picture.
-    How far such changes of promises come true is learned for each scale from the patches that are tried again. Those
-    expected to gain most are tried, then more of them as long as one is expected to gain more than the best found.
+    A patch *promises* what it would take off the frame as it is rebuilt now, if it were pasted upon it. For all patches
+    together that needs nothing but the picture, and it is left over from the try that won the gaze before. What to
+    expect of a promise is learned from the patches that were tried, see
+    :class:`~autogaze.labelling.expectations.Expectations`. Those expected to gain most are tried, then more of them as
+    long as one is expected to gain more than the best found.
 
     Raises:
         AutoGazeError: ``candidates`` is below 1.
     """
 
     candidates: int = 12
-    """Most patches tried for a gaze."""
+    """Most patches tried for a gaze, the first one of a clip excepted."""
 
     name = "lazy"
 
@@ -64,71 +57,55 @@ class Lazy:
 class FewPatches:
     """The picker of :class:`Lazy`."""
 
-    needs_first_loss = True
+    needs_start = True
 
     def __init__(self, rgb: Pixels, grid: PatchGrid, *, candidates: int) -> None:
-        side_px = grid.scales_px[-1]
-        self._rgb, self._candidates = rgb, candidates
-        self._tiling = Tiling(FrameLayout.tiled(grid, height_px=side_px, width_px=side_px))
-        self._frame, self._gazes = -1, 0
-        # Of each patch what it took off the loss when it was tried last, and what it promised then.
-        self._gain_P, self._then_P = (np.zeros(grid.num_patches) for _ in range(2))
-        self._scale_P = np.array(self._tiling.cells.scale_of_patch)
-        # Per scale what was learned of how promises come true; their quotient is a slope.
-        self._products_K, self._squares_K = (np.zeros(grid.num_scales) for _ in range(2))
+        self._candidates, self._is_first = candidates, True
+        self._promises = Promises(rgb, grid)
+        self._expectations = Expectations(self._promises.scale_of_patch, kinds=Promises.kinds)
 
-    def begin(self) -> None:
-        """See :meth:`~autogaze.labelling.search.Picker.begin`."""
-        self._frame += 1
-        self._tiles = self._tiling.split(self._rgb[self._frame])
-        self._shown = Scales.of(self._tiles, self._tiling, squared=False).errors
-
-    def pick(self, trials: FrameTrials, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
+    def pick(self, trials: FrameTrials, *, taken: Sequence[int], now: Rebuilt | None) -> Pick:
         """See :meth:`~autogaze.labelling.search.Picker.pick`."""
-        promised_P = self._promised(trials.picture())
-        expected_P = self._gain_P + self._rates[self._scale_P] * (promised_P - self._then_P)
+        assert now is not None
+        promise_PF = self._promises.of(now.picture, taken=taken)
+        expected_P = self._expectations.gains(promise_PF)
+        if self._is_first:
+            self._is_first = False
+            scale_P, most = self._promises.scale_of_patch, max(FIRST, self._candidates)
+            of_scales = [np.where(scale_P == scale, expected_P, -np.inf) for scale in np.unique(scale_P)]
+            patches = np.concatenate([_most(values_P, most, above=-np.inf) for values_P in of_scales])
+            return self._best(patches, trials, promise_PF=promise_PF, now=now)
         expected_P[list(taken)] = -np.inf
-        left = self._candidates
-        at_once = max(1, round(left * FIRST_SHARE))
-        if self._gazes < len(SCANS):
-            left = at_once = max(left, round(SCANS[self._gazes] * len(expected_P)))
-        best, best_loss = -1, np.inf
+        left, at_once = self._candidates, max(1, round(self._candidates * AT_ONCE))
+        best: Pick | None = None
         while left:
-            worth = np.flatnonzero(expected_P > (-np.inf if best < 0 else loss - best_loss))
-            if not len(worth):
+            found = -np.inf if best is None else now.loss - best.rebuilt.loss
+            patches = _most(expected_P, min(left, at_once), above=found)
+            if not len(patches):
                 break
-            patches = worth[np.argsort(-expected_P[worth], kind="stable")[: min(left, at_once)]]
-            losses = trials.losses(patches)
-            if self._gazes:
-                self._learn(patches, loss - losses, promised_P)
-            self._gain_P[patches], self._then_P[patches] = loss - losses, promised_P[patches]
+            pick = self._best(patches, trials, promise_PF=promise_PF, now=now)
+            if best is None or pick.rebuilt.loss < best.rebuilt.loss:
+                best = pick
             expected_P[patches] = -np.inf
             left -= len(patches)
-            if losses.min() < best_loss:
-                best, best_loss = int(patches[losses.argmin()]), float(losses.min())
-        self._gazes += 1
-        return best, best_loss
+            at_once = max(1, at_once // 2)
+        assert best is not None, "there is a patch that is not taken"
+        return best
 
-    @property
-    def _rates(self) -> Values:
-        """(K,) what a promise that grew by 1 adds to the gain of a patch of each scale."""
-        if not self._squares_K.any():
-            return np.zeros(len(self._squares_K))
-        pooled, weight = self._products_K.sum() / self._squares_K.sum(), POOLED * self._squares_K.sum()
-        rates_K: Values = (self._products_K + weight * pooled) / (self._squares_K + weight)
-        return rates_K.clip(min=0)
+    def commit(self, index: Indices) -> None:
+        """See :meth:`~autogaze.labelling.search.Picker.commit`."""
+        self._promises.commit(index)
 
-    def _promised(self, picture: Pixels) -> Values:
-        """(P,) mean absolute error that each patch would take off a picture, colours in 0…1."""
-        errors = canvas_errors(self._tiles, picture[None] * np.int16(2), self._tiling, squared=False)
-        gains_P: Values = patch_gains(errors, self._shown, self._tiling.cells)[0]
-        return gains_P * loss(1.0, self._tiling.num_values)
+    def _best(self, patches: Indices, trials: FrameTrials, *, promise_PF: Values, now: Rebuilt) -> Pick:
+        """Try patches, learn from all of them, and take the one with the lowest loss."""
+        tried = trials.tried(patches)
+        self._expectations.learn(patches, gain_C=now.loss - tried.losses, promise_PF=promise_PF)
+        least = int(tried.losses.argmin())
+        return Pick(patch=int(patches[least]), rebuilt=Rebuilt(loss=float(tried.losses[least]), picture=tried.picture))
 
-    def _learn(self, patches: Indices, gain: Values, promised_P: Values) -> None:
-        """How much of a changed promise has come true; what all of them gained or lost alike plays no part."""
-        grown, gained = promised_P[patches] - self._then_P[patches], gain - self._gain_P[patches]
-        grown, gained = grown - grown.mean(), gained - gained.mean()
-        self._products_K *= MEMORY
-        self._squares_K *= MEMORY
-        np.add.at(self._products_K, self._scale_P[patches], grown * gained)
-        np.add.at(self._squares_K, self._scale_P[patches], grown**2)
+
+def _most(values_P: Values, count: int, *, above: float) -> Indices:
+    """The patches with the largest values above a limit, at most so many; the lowest index first among equals."""
+    worth = np.flatnonzero(values_P > above)
+    order: Indices = worth[np.argsort(-values_P[worth], kind="stable")[:count]]
+    return order

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -26,18 +28,24 @@ from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 Losses = NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """What becomes of a frame under each of some sets of gazes."""
+
+    losses: Losses
+    """(C,) its loss."""
+    picture: Pixels
+    """(S, S, 3) uint8 how it is rebuilt from the first of the sets with the lowest loss."""
+
+
 class ClipScorer(Protocol):
     """One clip on its way through a reconstructor, frame by frame; the first frame is the next one at the start."""
 
-    def losses(self, candidates: Indices) -> Losses:
-        """(C,) loss of the next frame under each set of gazes, (C, k) int64, whatever their order.
+    def tried(self, candidates: Indices) -> Tried:
+        """The next frame under each of C sets of gazes, (C, k) int64, whatever their order; C is at least 1.
 
         Nothing is committed. k may be 0, and no patch stands twice in a set.
         """
-        ...
-
-    def picture(self, index: Indices) -> Pixels:
-        """(S, S, 3) uint8 the next frame as it would be rebuilt from these gazes, (k,) int64; nothing is committed."""
         ...
 
     def commit(self, index: Indices) -> None:
@@ -114,8 +122,13 @@ class CanvasClip:
         self.errors = canvas_errors(tiles, self.canvas, self.tiling, squared=False)
         """What the canvas lacks of the next frame, per atom."""
 
+    def tried(self, candidates: Indices) -> Tried:
+        """See :meth:`ClipScorer.tried`."""
+        losses = self.losses(candidates)
+        return Tried(losses=losses, picture=self.picture(candidates[losses.argmin()]))
+
     def losses(self, candidates: Indices) -> Losses:
-        """See :meth:`ClipScorer.losses`."""
+        """(C,) loss of the next frame under each set of gazes, (C, k)."""
         cells = self.tiling.cells
         # What no patch of a scale covers belongs to one patch more, which is never taken.
         taken = np.zeros((len(candidates), cells.grid.num_patches + 1), bool)
@@ -126,7 +139,7 @@ class CanvasClip:
         return np.array([loss(absolute, self.tiling.num_values) for absolute in error_CA.sum(1)])
 
     def picture(self, index: Indices) -> Pixels:
-        """See :meth:`ClipScorer.picture`."""
+        """(S, S, 3) uint8 the canvas with these gazes of the next frame, (k,), pasted on it."""
         canvas = self.canvas.copy()
         self.paste(index, canvas)
         picture: Pixels = ((canvas[0] + 1) >> 1).astype(np.uint8)
@@ -171,26 +184,22 @@ class RefinedClip:
         self._scale = np.zeros(rgb.shape[1:3], np.uint8)
         self._age = np.full(rgb.shape[1:3], OLDEST, np.uint8)
 
-    def losses(self, candidates: Indices) -> Losses:
-        """See :meth:`ClipScorer.losses`."""
+    def tried(self, candidates: Indices) -> Tried:
+        """See :meth:`ClipScorer.tried`."""
         parts = range(0, len(candidates), self._candidate_batch)
-        return np.concatenate([self._losses(candidates[first : first + self._candidate_batch]) for first in parts])
+        return _joined([self._tried(candidates[first : first + self._candidate_batch]) for first in parts])
 
     def commit(self, index: Indices) -> None:
         """See :meth:`ClipScorer.commit`."""
         self._scale, self._age = self._provenance(index)
         self._state.commit(index)
 
-    def picture(self, index: Indices) -> Pixels:
-        """See :meth:`ClipScorer.picture`."""
-        picture: Pixels = self._refined(index[None])[0].byte().permute(1, 2, 0).cpu().numpy()
-        return picture
-
-    def _losses(self, candidates: Indices) -> Losses:
+    def _tried(self, candidates: Indices) -> Tried:
         refined = self._refined(candidates)
         target = torch.from_numpy(np.ascontiguousarray(self._rgb[self._state.number])).to(refined.device).movedim(-1, 0)
-        error: Losses = ((refined - target).abs().flatten(1).double().mean(1) / 255).cpu().numpy()
-        return error
+        losses: Losses = ((refined - target).abs().flatten(1).double().mean(1) / 255).cpu().numpy()
+        picture: Pixels = refined[int(losses.argmin())].byte().permute(1, 2, 0).cpu().numpy()
+        return Tried(losses=losses, picture=picture)
 
     @torch.inference_mode()
     def _refined(self, candidates: Indices) -> torch.Tensor:
@@ -248,22 +257,27 @@ class VideoMAEClip:
     """One clip on its way through a masked autoencoder."""
 
     def __init__(self, model: VideoMAE, rgb: Pixels, *, candidate_batch: int) -> None:
-        self._session, self._candidate_batch, self._space = VideoMAESession(model), candidate_batch, model.space
+        self._session, self._model, self._candidate_batch = VideoMAESession(model), model, candidate_batch
         frames = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2)
         self._pixels_T3SS = model.space.from_unit(frames.to(model.device) / 255)
 
-    def losses(self, candidates: Indices) -> Losses:
-        """See :meth:`ClipScorer.losses`."""
-        found = self._session.losses(self._next(), torch.from_numpy(candidates), candidate_batch=self._candidate_batch)
-        losses: Losses = found.double().cpu().numpy()
-        return losses
+    def tried(self, candidates: Indices) -> Tried:
+        """See :meth:`ClipScorer.tried`."""
+        parts = range(0, len(candidates), self._candidate_batch)
+        return _joined([self._tried(candidates[first : first + self._candidate_batch]) for first in parts])
 
-    def picture(self, index: Indices) -> Pixels:
-        """See :meth:`ClipScorer.picture`."""
-        (frame_3SS,) = self._session.reconstructions(self._next(), torch.from_numpy(index)[None])
-        colours = (self._space.to_unit(frame_3SS.float()) * 255).round().clamp(0, 255).byte()
-        picture: Pixels = colours.permute(1, 2, 0).cpu().numpy()
-        return picture
+    @torch.inference_mode()
+    def _tried(self, candidates: Indices) -> Tried:
+        pixels = self._next()
+        frames_C3SS = self._session.reconstructions(
+            pixels, torch.from_numpy(candidates), candidate_batch=self._candidate_batch
+        )
+        frames_C13SS = frames_C3SS[:, None]
+        found = self._model.loss(frames_C13SS, pixels[None].expand_as(frames_C13SS))[:, 0]
+        losses: Losses = found.double().cpu().numpy()
+        colours = (self._model.space.to_unit(frames_C3SS[int(losses.argmin())].float()) * 255).round().clamp(0, 255)
+        picture: Pixels = colours.byte().permute(1, 2, 0).cpu().numpy()
+        return Tried(losses=losses, picture=picture)
 
     def commit(self, index: Indices) -> None:
         """See :meth:`ClipScorer.commit`."""
@@ -271,3 +285,9 @@ class VideoMAEClip:
 
     def _next(self) -> torch.Tensor:
         return self._pixels_T3SS[self._session.num_frames, None]
+
+
+def _joined(parts: Sequence[Tried]) -> Tried:
+    """All sets of all parts."""
+    least = int(np.argmin([part.losses.min() for part in parts]))
+    return Tried(losses=np.concatenate([part.losses for part in parts]), picture=parts[least].picture)

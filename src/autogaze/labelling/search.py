@@ -13,44 +13,60 @@ from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, Indices, PatchGrid
 from autogaze.labelling.budgets import Limits
-from autogaze.labelling.scorers import CandidateScorer, ClipScorer, Losses
+from autogaze.labelling.scorers import CandidateScorer, ClipScorer, Tried
 from autogaze.selectors.cells import Pixels
 
 # Shape letters: T frames, S pixels a side of a frame, P patches of it, C patches to try.
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rebuilt:
+    """The next frame of a clip, as it is rebuilt from the gazes that it has so far."""
+
+    loss: float
+    """What it lacks."""
+    picture: Pixels
+    """(S, S, 3) uint8."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pick:
+    """A gaze that was chosen."""
+
+    patch: int
+    """Its index in the frame."""
+    rebuilt: Rebuilt
+    """The frame after it."""
+
+
 class FrameTrials(Protocol):
     """The next frame of a clip, with the gazes that it has so far."""
 
-    def losses(self, patches: Indices) -> Losses:
-        """(C,) losses of the frame, if each of these (C,) patches came on top; none of them may be taken already."""
-        ...
-
-    def picture(self) -> Pixels:
-        """(S, S, 3) uint8 the frame as it is rebuilt now."""
+    def tried(self, patches: Indices) -> Tried:
+        """The frame, if each of these (C,) patches came on top; none of them may be taken already."""
         ...
 
 
 class Picker(Protocol):
     """Chooses the next gaze of a frame, trying as many patches as it wants. One is of one clip."""
 
-    def begin(self) -> None:
-        """The next frame of the clip begins."""
-        ...
-
-    def pick(self, trials: FrameTrials, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
-        """The next gaze, and the frame's loss after it.
+    def pick(self, trials: FrameTrials, *, taken: Sequence[int], now: Rebuilt | None) -> Pick:
+        """The next gaze.
 
         Args:
             trials: what may be asked about the frame.
             taken: the frame's gazes so far, fewer than P.
-            loss: the frame's loss now; NaN if :attr:`needs_first_loss` is false and nothing is taken yet.
+            now: the frame as it is; None if :attr:`needs_start` is false and nothing is taken yet.
         """
         ...
 
+    def commit(self, index: Indices) -> None:
+        """The next frame has these gazes, (k,) int64; the frame after it becomes the next one."""
+        ...
+
     @property
-    def needs_first_loss(self) -> bool:
-        """Whether the loss of a frame without gazes is wanted."""
+    def needs_start(self) -> bool:
+        """Whether a frame without gazes is to be rebuilt."""
         ...
 
 
@@ -104,7 +120,9 @@ def search_clip(rgb: Pixels, *, scorer: CandidateScorer, method: SearchMethod, l
     losses: list[float] = []
     for count in limits.counts:
         taken, of_frame = _search_frame(clip, picker, most=min(count, grid.num_patches), threshold=limits.threshold)
-        clip.commit(np.array(taken, np.int64))
+        index = np.array(taken, np.int64)
+        clip.commit(index)
+        picker.commit(index)
         frames.append(taken)
         losses += of_frame
     gaze = Gaze(
@@ -122,18 +140,23 @@ def _search_frame(
     """The gazes of the next frame, and the loss after each."""
     taken: list[int] = []
     losses: list[float] = []
+    now: Rebuilt | None = None
 
-    picker.begin()
-    loss = float(clip.losses(np.empty((1, 0), np.int64))[0]) if picker.needs_first_loss else math.nan
-    while len(taken) < most and not (taken and threshold is not None and loss <= threshold):
-        patch, after = picker.pick(_Trials(clip, taken), taken=taken, loss=loss)
+    if picker.needs_start:
+        nothing = clip.tried(np.empty((1, 0), np.int64))
+        now = Rebuilt(loss=float(nothing.losses[0]), picture=nothing.picture)
+    while len(taken) < most:
+        if taken and now is not None and threshold is not None and now.loss <= threshold:
+            break
+        pick = picker.pick(_Trials(clip, taken), taken=taken, now=now)
+        after = pick.rebuilt.loss
         if not math.isfinite(after):
             raise AutoGazeError(f"the reconstructor gives a loss of {after}; are its weights those of a trained model?")
-        if taken and threshold is not None and after >= loss:
+        if taken and now is not None and threshold is not None and after >= now.loss:
             break
-        taken.append(patch)
+        taken.append(pick.patch)
         losses.append(after)
-        loss = after
+        now = pick.rebuilt
     return taken, losses
 
 
@@ -144,13 +167,9 @@ class _Counted:
         self._clip = clip
         self.evaluations = 0
 
-    def losses(self, candidates: Indices) -> Losses:
+    def tried(self, candidates: Indices) -> Tried:
         self.evaluations += len(candidates)
-        return self._clip.losses(candidates)
-
-    def picture(self, index: Indices) -> Pixels:
-        self.evaluations += 1
-        return self._clip.picture(index)
+        return self._clip.tried(candidates)
 
     def commit(self, index: Indices) -> None:
         self._clip.commit(index)
@@ -162,12 +181,9 @@ class _Trials:
     def __init__(self, clip: _Counted, taken: Sequence[int]) -> None:
         self._clip, self._taken = clip, np.array(taken, np.int64)
 
-    def losses(self, patches: Indices) -> Losses:
+    def tried(self, patches: Indices) -> Tried:
         before = np.broadcast_to(self._taken, (len(patches), len(self._taken)))
-        return self._clip.losses(np.concatenate([before, patches[:, None]], axis=1))
-
-    def picture(self) -> Pixels:
-        return self._clip.picture(self._taken)
+        return self._clip.tried(np.concatenate([before, patches[:, None]], axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,17 +200,17 @@ class Exhaustive:
 class EveryPatch:
     """The picker of :class:`Exhaustive`."""
 
-    needs_first_loss = False
+    needs_start = False
 
     def __init__(self, grid: PatchGrid) -> None:
         self._all = np.arange(grid.num_patches)
 
-    def begin(self) -> None:
-        """See :meth:`Picker.begin`."""
-
-    def pick(self, trials: FrameTrials, *, taken: Sequence[int], loss: float) -> tuple[int, float]:
+    def pick(self, trials: FrameTrials, *, taken: Sequence[int], now: Rebuilt | None) -> Pick:
         """See :meth:`Picker.pick`."""
         patches = np.setdiff1d(self._all, taken)
-        losses = trials.losses(patches)
-        best = int(losses.argmin())
-        return int(patches[best]), float(losses[best])
+        tried = trials.tried(patches)
+        best = int(tried.losses.argmin())
+        return Pick(patch=int(patches[best]), rebuilt=Rebuilt(loss=float(tried.losses[best]), picture=tried.picture))
+
+    def commit(self, index: Indices) -> None:
+        """See :meth:`Picker.commit`."""
