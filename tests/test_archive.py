@@ -146,7 +146,7 @@ def rewritten(path: Path, **changes) -> Path:
     ("changes", "message"),
     [
         ({"format": "other"}, "is not a gaze; `autogaze gaze`, Gaze.save"),
-        ({"version": 2}, "has gaze format version 2, this autogaze reads version 1; update autogaze"),
+        ({"version": 3}, "has gaze format version 3, this autogaze reads versions 1 and 2; update autogaze"),
         ({"version": None}, "version None"),
         ({"layout": None}, "is damaged: 'layout'"),
         ({"layout": {}}, "is damaged: 'scales_px'"),

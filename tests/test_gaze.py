@@ -242,8 +242,8 @@ def test_foreign_and_newer_json():
     for foreign in ({}, {"format": "other"}, [1, 2], "text", None):
         with pytest.raises(GazeFileError, match="is not a gaze"):
             Gaze.from_json(foreign)  # type: ignore[arg-type]
-    with pytest.raises(GazeFileError, match="version 2, this autogaze reads version 1; update autogaze"):
-        Gaze.from_json(data | {"version": 2})
+    with pytest.raises(GazeFileError, match="version 3, this autogaze reads versions 1 and 2; update autogaze"):
+        Gaze.from_json(data | {"version": 3})
     with pytest.raises(GazeFileError, match="damaged: 'count'"):
         Gaze.from_json({name: value for name, value in data.items() if name != "count"})
 

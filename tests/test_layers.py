@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("engine", "selectors.spending", "selectors.cells", "selectors.distortion", "selectors.greedy"),
         *("selectors.pyramid", "selectors.canvas", "selectors.easel", "selectors.taps", "selectors.device"),
-        *("selectors.replenish", "selectors.scored", "selectors.detail"),
+        *("selectors.motion", "selectors.replenish", "selectors.scored", "selectors.detail"),
         *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
         *("selectors.uniform_random", "selectors", "streaming"),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 FORMAT = "autogaze-gaze"
 FORMAT_VERSION = 1
-_OPTIONAL = ("probability", "predicted_loss", "time_seconds")
+SHIFTED_VERSION = 2
+"""Version of gazes with shifts: who cannot follow them must not read them as if there were none."""
+_OPTIONAL = ("probability", "predicted_loss", "time_seconds", "shift_px")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +54,9 @@ class Gaze:
     states it: predicted by a model, exact for replenishment; NaN where it was not asked; None where it has none."""
     time_seconds: NDArray[np.float64] | None = None
     """(T,) when each frame is shown, from the start of the video; None where it is not known."""
+    shift_px: Indices | None = None
+    """(T, 2) int64 how far down and to the right the canvas moves before the gazes of each frame are pasted, in pixels
+    of the finest scale (of the video, where tiles cover it pixel for pixel); None where it never moves."""
 
     def __post_init__(self) -> None:
         index, count = _whole_numbers("index", self.index), _whole_numbers("count", self.count)
@@ -80,6 +85,11 @@ class Gaze:
             if value.shape != (length,):
                 raise ValueError(f"{name} must be ({length},), got {value.shape}")
             object.__setattr__(self, name, value)
+        if self.shift_px is not None:
+            shift_px = _whole_numbers("shift_px", self.shift_px)
+            if shift_px.shape != (len(count), 2):
+                raise ValueError(f"shift_px must be ({len(count)}, 2), got {shift_px.shape}")
+            object.__setattr__(self, "shift_px", shift_px)
 
     def __repr__(self) -> str:
         return (
@@ -138,6 +148,8 @@ class Gaze:
     def __getitem__(self, frames: int | slice) -> Gaze:
         """The gazes of one frame (a negative number counts from the end) or of a slice of frames.
 
+        Where a slice leaves out frames in between, their shifts are added to that of the next frame.
+
         The result shares memory with the whole where the frames are consecutive.
 
         Raises:
@@ -155,7 +167,11 @@ class Gaze:
         count = self.count[chosen]
         # Runs of consecutive numbers, one run for each frame.
         skip = self._end[chosen] - (np.cumsum(count) - count)
-        return self._take(np.arange(count.sum()) + np.repeat(skip, count), count=chosen)
+        taken = self._take(np.arange(count.sum()) + np.repeat(skip, count), count=chosen)
+        if self.shift_px is None or not len(chosen):
+            return taken
+        way_px = np.cumsum(self.shift_px, axis=0)[chosen]
+        return replace(taken, shift_px=np.concatenate([self.shift_px[chosen[:1]], np.diff(way_px, axis=0)]))
 
     def _take(self, gazes: slice | Indices, *, count: slice | Indices | None = None) -> Gaze:
         """The gazes at these places; of the frames ``count``, or of all frames if only the order changes."""
@@ -167,6 +183,7 @@ class Gaze:
             probability=None if self.probability is None else self.probability[gazes],
             predicted_loss=None if self.predicted_loss is None else self.predicted_loss[gazes],
             time_seconds=None if self.time_seconds is None else self.time_seconds[taken],
+            shift_px=None if self.shift_px is None else self.shift_px[taken],
         )
 
     def __iter__(self) -> Iterator[Gaze]:
@@ -241,7 +258,8 @@ class Gaze:
     def concatenate(cls, gazes: Sequence[Gaze]) -> Gaze:
         """One gaze of all frames, one after the other.
 
-        Numbers that some part lacks for its gazes (or frames) are dropped from the whole.
+        Numbers that some part lacks for its gazes (or frames) are dropped from the whole. Parts without shifts do not
+        move.
 
         Raises:
             ValueError: there is nothing to join, or the parts are of different layouts.
@@ -254,8 +272,10 @@ class Gaze:
                 raise ValueError(f"cannot join gazes of different layouts: {layout} and {gaze.layout}")
 
         def joined(name: str) -> Any:
-            per_frame = name in ("count", "time_seconds")
+            per_frame = name in ("count", "time_seconds", "shift_px")
             parts = [(getattr(gaze, name), gaze.num_frames if per_frame else gaze.num_gazes) for gaze in gazes]
+            if name == "shift_px" and any(part is not None for part, _ in parts):
+                parts = [(np.zeros((n, 2), np.int64) if part is None else part, n) for part, n in parts]
             if any(part is None and length for part, length in parts):
                 return None
             known = [part for part, _ in parts if part is not None]
@@ -269,6 +289,10 @@ class Gaze:
 
     # Files
 
+    @property
+    def _version(self) -> int:
+        return FORMAT_VERSION if self.shift_px is None else SHIFTED_VERSION
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one compressed file that :meth:`load` reads back without loss; it appears whole or not at all.
 
@@ -281,7 +305,7 @@ class Gaze:
         archive.save(
             path,
             {name: array for name, array in arrays.items() if array is not None},
-            header={"format": FORMAT, "version": FORMAT_VERSION, "layout": self.layout.to_json()},
+            header={"format": FORMAT, "version": self._version, "layout": self.layout.to_json()},
         )
 
     @classmethod
@@ -309,11 +333,13 @@ class Gaze:
         def plain(values: NDArray[Any] | None) -> list[Any] | None:
             if values is None:
                 return None
+            if values.ndim > 1 or values.dtype.kind != "f":
+                return list(values.tolist())
             return [value if math.isfinite(value) else None for value in values.tolist()]
 
         return {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": self._version,
             "layout": self.layout.to_json(),
             **{name: plain(getattr(self, name)) for name in ("index", "count", *_OPTIONAL)},
         }
@@ -336,7 +362,10 @@ class Gaze:
                 index=data["index"],
                 count=data["count"],
                 layout=FrameLayout.from_json(data["layout"]),
-                **{name: array(name) for name in _OPTIONAL},  # type: ignore[arg-type]
+                probability=array("probability"),  # type: ignore[arg-type]
+                predicted_loss=array("predicted_loss"),  # type: ignore[arg-type]
+                time_seconds=array("time_seconds"),
+                shift_px=None if data.get("shift_px") is None else np.reshape(data["shift_px"], (-1, 2)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise GazeFileError(f"the JSON gaze is damaged: {error}") from error
@@ -408,8 +437,8 @@ def _whole_numbers(name: str, values: Any) -> Indices:
 def _check_version(data: Any, source: object) -> None:
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise GazeFileError(f"{source} is not a gaze; `autogaze gaze`, Gaze.save() and Gaze.to_json() write them")
-    if data.get("version") != FORMAT_VERSION:
+    if data.get("version") not in (FORMAT_VERSION, SHIFTED_VERSION):
         raise GazeFileError(
             f"{source} has gaze format version {data.get('version')!r}, "
-            f"this autogaze reads version {FORMAT_VERSION}; update autogaze"
+            f"this autogaze reads versions {FORMAT_VERSION} and {SHIFTED_VERSION}; update autogaze"
         )

@@ -107,7 +107,7 @@ class PaddedGaze:
 
 
 def pack(gazes: Sequence[Gaze], *, device: torch.device | str | None = None) -> PaddedGaze:
-    """Gazes of a batch as padded tensors; order and numbers are kept, times are not.
+    """Gazes of a batch as padded tensors; order and numbers are kept, times and shifts are not.
 
     Padding is at the end of each frame and points at the frame's first patch, so that gathering with it is legal.
 

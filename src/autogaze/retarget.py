@@ -27,7 +27,8 @@ def retarget(gaze: Gaze, grid: PatchGrid, *, coarse: Literal["cover", "drop"] = 
       of patches (56 px at patch 16 keep 3 of 4 rows): this is how such encoders were trained. ``coarse`` plays no
       part.
 
-    The result's layout is one tile of ``grid`` over the frame. Frames may end up empty.
+    The result's layout is one tile of ``grid`` over the frame. Frames may end up empty. Shifts of a canvas, which other
+    patches would not paint alike, are left out but for the gaze's own grid.
 
     Raises:
         TypeError: ``grid`` is no :class:`~autogaze.grid.PatchGrid`.

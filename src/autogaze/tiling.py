@@ -89,7 +89,10 @@ def tile(gaze: Gaze, tile_number: int) -> Gaze:
 
     Raises:
         IndexError: the layout has no such tile.
+        ValueError: the gaze has shifts, which move pictures across the borders of tiles.
     """
+    if gaze.shift_px is not None and gaze.layout.num_tiles > 1:
+        raise ValueError("a gaze with shifts cannot be cut into tiles; gaze again without motion")
     if not 0 <= tile_number < gaze.layout.num_tiles:
         raise IndexError(f"tile {tile_number} is outside 0..{gaze.layout.num_tiles - 1}")
     grid = gaze.layout.grid

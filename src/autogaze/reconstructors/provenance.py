@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class CanvasView:
     canvas: Pixels
     """(T, H, W, 3) uint8 what the gazes up to this frame have painted."""
     before: Pixels
-    """(T, H, W, 3) uint8 the canvas before this frame's gazes."""
+    """(T, H, W, 3) uint8 the canvas before this frame's gazes, moved if it moves."""
     scale: NDArray[np.uint8]
     """(T, H, W) scale that painted the pixel: 0 none yet, 1 the coarsest, … K the finest."""
     age: NDArray[np.uint8]
@@ -76,6 +76,7 @@ class CanvasRecorder:
         canvas, before = np.empty((*size, 3), np.uint8), np.empty((*size, 3), np.uint8)
         scale, age = np.empty(size, np.uint8), np.empty(size, np.uint8)
         for t, one in enumerate(gaze):
+            one = self._follow(one)
             before[t] = self._picture()
             self._canvas.paste(frames.rgb[t], one)
             self._paste(one)
@@ -83,6 +84,17 @@ class CanvasRecorder:
             scale[t], age[t] = self.tiling.join(self._scale), self.tiling.join(self._age)
         target = resize(frames.rgb, self.tiling.height_px, self.tiling.width_px)
         return CanvasView(canvas=canvas, before=before, scale=scale, age=age, target=target)
+
+    def _follow(self, gaze: Gaze) -> Gaze:
+        """Move with the gaze of a frame; what is left of it is to be pasted."""
+        if gaze.shift_px is None:
+            return gaze
+        down_px, right_px = gaze.shift_px[0].tolist()
+        if down_px or right_px:
+            self._canvas.shift(down_px, right_px)
+            self._scale = self.tiling.shifted(self._scale, down_px, right_px)
+            self._age = self.tiling.shifted(self._age, down_px, right_px)
+        return replace(gaze, shift_px=None)
 
     def _picture(self) -> Pixels:
         picture: Pixels = self.tiling.join(((self._canvas.half_levels + 1) >> 1).astype(np.uint8))

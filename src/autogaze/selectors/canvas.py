@@ -25,6 +25,9 @@ class Canvas:
     frames left it. Frames, patches and canvas have 8 bits a channel, so every error is a sum of whole numbers
     and exact.
 
+    Where a gaze has shifts (:attr:`~autogaze.gaze.Gaze.shift_px`) the whole picture moves before the patches of a frame
+    are pasted. What moves in from outside repeats the pixels at that edge.
+
     Works with the gazes of any selector. Loss and PSNR are measured where the grid's finest scale has its
     pixels: on the frame itself for a tiled layout, on the frame brought to that scale for a resized one; padding
     never counts.
@@ -57,8 +60,16 @@ class Canvas:
             raise ValueError(f"the canvas has layout {self.layout}, the gaze {gaze.layout}; use the same layout")
         if len(gaze) != 1:
             raise ValueError(f"paste needs the gaze of one frame, got {len(gaze)} frames; use gaze[t]")
-        self._paste_patches(self.tiling.split(rgb), np.unique(gaze.index))
+        tiles = self.tiling.split(rgb)
+        if gaze.shift_px is not None:
+            self.shift(*gaze.shift_px[0].tolist())
+        self._paste_patches(tiles, np.unique(gaze.index))
         return self.image()
+
+    def shift(self, down_px: int, right_px: int) -> None:
+        """Move the whole picture by so many pixels of the finest scale."""
+        if down_px or right_px:
+            self.half_levels = self.tiling.shifted(self.half_levels, down_px, right_px)
 
     def image(self) -> Pixels:
         """(H, W, 3) uint8 what the canvas shows; mid-grey is 128."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd
 from typing import Any
 
@@ -121,6 +121,16 @@ class Cells:
         return tuple(boxes)
 
 
+@lru_cache(maxsize=16)
+def cells_of(grid: PatchGrid) -> Cells:
+    """The cells of a grid, with what was worked out about them before.
+
+    Raises:
+        ValueError: the cells of some scale are not whole pixels.
+    """
+    return Cells(grid)
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Frames of a layout as tiles in which one pixel is one pixel of the finest scale.
@@ -133,7 +143,7 @@ class Tiling:
     @cached_property
     def cells(self) -> Cells:
         """The cells of one tile."""
-        return Cells(self.layout.grid)
+        return cells_of(self.layout.grid)
 
     @cached_property
     def height_px(self) -> int:
@@ -165,18 +175,32 @@ class Tiling:
         if rgb.shape != expected or rgb.dtype != np.uint8:
             raise ValueError(f"a frame of this layout is {expected} uint8, got {rgb.shape} {rgb.dtype}")
         rgb = resize(rgb[None], self.height_px, self.width_px)[0]
+        return self.cut(rgb)
+
+    def cut(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """(n, S, S, …) tiles of a (height_px, width_px, …) frame in tile pixels, 0 where they reach past it.
+
+        May share its memory. :meth:`join` brings it back.
+        """
         rows, columns, S = self.layout.tile_rows, self.layout.tile_columns, self.cells.tile_px
-        if rgb.shape == (S, S, 3) and rows == columns == 1:
-            return rgb[None]
-        tiles = np.empty((rows, columns, S, S, 3), np.uint8)
+        inner = frame.shape[2:]
+        if frame.shape[:2] == (S, S) and rows == columns == 1:
+            return frame[None]
+        tiles = np.empty((rows, columns, S, S, *inner), frame.dtype)
         for row in range(rows):
-            part = rgb[row * S : (row + 1) * S]
-            whole = len(part), columns - 1, S, 3
+            part = frame[row * S : (row + 1) * S]
+            whole = len(part), columns - 1, S, *inner
             tiles[row, :-1, : len(part)] = part[:, : (columns - 1) * S].reshape(whole).swapaxes(0, 1)
             tiles[row, -1, : len(part), : self.width_px - (columns - 1) * S] = part[:, (columns - 1) * S :]
-        tiles = tiles.reshape(self.tiles_shape)
+        tiles = tiles.reshape(-1, S, S, *inner)
         self.clear_padding(tiles)
         return tiles
+
+    def shifted(self, tiles: NDArray[Any], down_px: int, right_px: int) -> NDArray[Any]:
+        """(n, S, S, …) tiles whose frame has moved, across the borders of tiles; its edges stay where they were too."""
+        rows = (np.arange(self.height_px) - down_px).clip(0, self.height_px - 1)
+        columns = (np.arange(self.width_px) - right_px).clip(0, self.width_px - 1)
+        return self.cut(self.join(tiles)[rows][:, columns])
 
     def join(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """(height_px, width_px, …) frame in tile pixels of (n, S, S, …) tiles; what lies past the frame is dropped."""
@@ -191,10 +215,13 @@ class Tiling:
         return merged
 
     def clear_padding(self, tiles: NDArray[Any], number: Indices | None = None) -> None:
-        """Set to 0 what (m, S, S, 3) tiles hold past the frame: those with the (m,) numbers ``number``, or all."""
+        """Set to 0 what (m, S, S, 3) tiles hold past the frame: those with the (m,) numbers ``number``, or all.
+
+        Numbers go on from frame to frame.
+        """
         if number is None:
             number = np.arange(len(tiles))
-        row, column = np.divmod(number, self.layout.tile_columns)
+        row, column = np.divmod(number % self.layout.num_tiles, self.layout.tile_columns)
         last_row, last_column, S = self.layout.tile_rows - 1, self.layout.tile_columns - 1, self.cells.tile_px
         tiles[column == last_column, :, self.width_px - last_column * S :] = 0
         tiles[row == last_row, self.height_px - last_row * S :] = 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -85,6 +86,19 @@ class DeviceEasel:
             if self._squared
             else None,
         )
+
+    def see_each(self, rgb: Pixels) -> Iterator[DeviceScales]:
+        """See :meth:`~autogaze.selectors.easel.Easel.see_each`."""
+        return map(self.see, rgb)
+
+    def move(self, seen: DeviceScales, shift_px: tuple[int, int]) -> bool:
+        """See :meth:`~autogaze.selectors.easel.Easel.move`."""
+        moved = torch.from_numpy(self._tiling.shifted(self.canvas.half_levels, *shift_px)).to(self._device, torch.int32)
+        errors = [(one - 2 * seen.tiles).abs_().sum() for one in (self._half_levels, moved)]
+        if bool(errors[1] < errors[0]):
+            self._half_levels = moved
+            return True
+        return False
 
     def advance(self, seen: DeviceScales, *, max_patches: int, goal: Goal, least_gain: float = 0.0) -> Taken:
         """See :meth:`~autogaze.selectors.easel.Easel.advance`."""

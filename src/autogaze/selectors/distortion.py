@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from autogaze.selectors.cells import Cells, Pixels, Tiling, scale_image
 LEVELS = 510
 """What 1.0 is in half levels of 8 bits, the unit of every error: mid-grey, 0.5, is a whole number of them."""
 
-TILES_AT_ONCE = 9
+TILES_AT_ONCE = 5
 """Most tiles that are worked on together: many for few calls, few enough to stay in a processor's cache."""
 WORTH_SHARING = 4
 """Fewer tiles than this are done sooner than other threads have begun."""
@@ -123,11 +124,20 @@ class Scales:
 
     @classmethod
     def of(cls, tiles: Pixels, tiling: Tiling, *, squared: bool) -> Scales:
-        """All scales of the tiles (n, S, S, 3) of a frame."""
+        """All scales of the tiles (n, S, S, 3) of a frame, or of several frames one after the other."""
         scales = cls(tiles, tiling, squared=squared)
         for scale in range(len(scales.images)):
             scales.build(np.arange(len(tiles)), scale)
         return scales
+
+    def __getitem__(self, tiles: slice) -> Scales:
+        """The scales of some of the tiles, which share all memory."""
+        part = copy.copy(self)
+        squared = self.errors.squared
+        part.tiles, part.images = self.tiles[tiles], tuple(image[tiles] for image in self.images)
+        part.errors = Errors(absolute=self.errors.absolute[tiles], squared=None if squared is None else squared[tiles])
+        part.built = self.built[tiles]
+        return part
 
     def build(self, number: Indices, scale: int) -> None:
         """Build what is not there yet of the tiles with the (m,) numbers ``number`` at a scale."""

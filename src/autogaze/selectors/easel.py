@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, Protocol, Self
+
+import numpy as np
 
 from autogaze.grid import FrameLayout
 from autogaze.selectors.canvas import Canvas
@@ -32,6 +35,14 @@ class Easel(Protocol):
         """
         ...
 
+    def see_each(self, rgb: Pixels) -> Iterator[Any]:
+        """What :meth:`see` says of each of (T, H, W, 3) frames."""
+        ...
+
+    def move(self, seen: Any, shift_px: tuple[int, int]) -> bool:
+        """Move the canvas (down, right) if that brings it nearer to a frame; whether it did."""
+        ...
+
     def advance(self, seen: Any, *, max_patches: int, goal: Goal, least_gain: float = 0.0) -> Taken:
         """Search one frame as :func:`~autogaze.selectors.greedy.greedy` does, and paste what was taken."""
         ...
@@ -56,6 +67,26 @@ class HostEasel:
         """See :meth:`Easel.see`."""
         tiling = self.canvas.tiling
         return Scales(tiling.split(rgb), tiling, squared=self._squared)
+
+    def see_each(self, rgb: Pixels) -> Iterator[Scales]:
+        """See :meth:`Easel.see_each`."""
+        tiling = self.canvas.tiling
+        if tiling.layout.num_tiles > 1:
+            yield from map(self.see, rgb)
+            return
+        # One tile is too little to share out among threads, and hardly any could be left out.
+        frames = Scales.of(np.concatenate([tiling.split(one) for one in rgb]), tiling, squared=self._squared)
+        yield from (frames[t : t + 1] for t in range(len(rgb)))
+
+    def move(self, seen: Scales, shift_px: tuple[int, int]) -> bool:
+        """See :meth:`Easel.move`."""
+        still = self.canvas.half_levels
+        moved = seen.tiling.shifted(still, *shift_px)
+        errors = [canvas_errors(seen.tiles, one, seen.tiling, squared=False).absolute.sum() for one in (still, moved)]
+        if errors[1] < errors[0]:
+            self.canvas.half_levels = moved
+            return True
+        return False
 
     def advance(self, seen: Scales, *, max_patches: int, goal: Goal, least_gain: float = 0.0) -> Taken:
         """See :meth:`Easel.advance`."""

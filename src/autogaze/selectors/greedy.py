@@ -212,6 +212,8 @@ class Taken:
     """(N,) what each of them took off it."""
     remaining: float
     """Absolute error of the frame when the search ended, in half levels."""
+    shift_px: tuple[int, int] = (0, 0)
+    """How far the canvas moved down and to the right before them."""
 
 
 def greedy(search: Search, *, max_patches: int, goal: Goal | None = None, least_gain: float = 0.0) -> Taken:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,15 +16,22 @@ from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors import spending
 from autogaze.selectors.base import CLIP_FRAMES, Budget, clips
 from autogaze.selectors.canvas import Canvas
-from autogaze.selectors.cells import Cells, Tiling
+from autogaze.selectors.cells import Cells, Pixels, Tiling, resize
 from autogaze.selectors.distortion import loss
 from autogaze.selectors.easel import Easel, HostEasel
 from autogaze.selectors.greedy import Goal, Taken
+from autogaze.selectors.motion import global_shift
 
 # Shape letters: T frames, n tiles, S pixels a side of a tile.
 
 LOOK_AHEAD_BYTES = 2**29
 """Scales of a clip's frames are kept while a clip budget is planned if they take no more than this."""
+
+
+Motion: TypeAlias = Literal["none", "global"]
+"""Whether the canvas stands still, or moves as a whole with the camera."""
+STILL = (0, 0)
+"""The shift of a picture that does not move."""
 
 
 class Replenish:
@@ -40,21 +49,25 @@ class Replenish:
     frames: :mod:`autogaze.selectors.spending`.
 
     Raises:
-        ValueError: the cells of some scale of the grid are not whole pixels.
+        ValueError: the cells of some scale of the grid are not whole pixels, or there is no such motion.
     """
 
     name: str = "replenish"
     default_budget: Budget = Budget(threshold=0.025)
     needs_motion_vectors: bool = False
 
-    def __init__(self, grid: PatchGrid | None = None, *, device: str | None = None) -> None:
+    def __init__(self, grid: PatchGrid | None = None, *, device: str | None = None, motion: Motion = "none") -> None:
         """Select patches of this grid, the published one if None.
 
         ``device`` is where, as torch names it. On ``cuda`` all tiles take patches at once; everywhere else the CPU
-        works patch by patch, on the tiles that matter. The gazes are the same.
+        works patch by patch, on the tiles that matter. The gazes are the same. With the ``motion`` ``"global"`` the
+        canvas moves with the camera where that brings it nearer to a frame, and the gaze says so.
         """
         self.grid: PatchGrid = grid or PatchGrid()
         self.device = device
+        if motion not in ("none", "global"):
+            raise ValueError(f'motion must be "none" or "global", got {motion!r}')
+        self.motion = motion
         Cells(self.grid)  # refuses a grid that cannot be cut into whole pixels
 
     def open(self, layout: FrameLayout, budget: Budget) -> ReplenishSession:
@@ -73,16 +86,17 @@ class Replenish:
             )
         squared = budget.psnr_db is not None
         if self.device is None or torch.device(self.device).type != "cuda":
-            return ReplenishSession(layout, budget, HostEasel(layout, squared=squared))
+            return ReplenishSession(layout, budget, HostEasel(layout, squared=squared), motion=self.motion)
         from autogaze.selectors.device import DeviceEasel  # few need it
 
-        return ReplenishSession(layout, budget, DeviceEasel(layout, squared=squared, device=torch.device(self.device)))
+        easel = DeviceEasel(layout, squared=squared, device=torch.device(self.device))
+        return ReplenishSession(layout, budget, easel, motion=self.motion)
 
 
 class ReplenishSession:
     """One video on its way through :class:`Replenish`."""
 
-    def __init__(self, layout: FrameLayout, budget: Budget, easel: Easel) -> None:
+    def __init__(self, layout: FrameLayout, budget: Budget, easel: Easel, *, motion: Motion = "none") -> None:
         self.layout = layout
         self.budget = budget
         self._easel = easel
@@ -91,6 +105,8 @@ class ReplenishSession:
         self._goal = Goal.of(threshold=budget.threshold, psnr_db=budget.psnr_db, num_values=values)
         self._frames_done = 0
         self._spent = 0
+        self._follows = motion == "global"
+        self._before: Pixels | None = None
 
     @property
     def canvas(self) -> Canvas:
@@ -117,13 +133,30 @@ class ReplenishSession:
             layout=self.layout,
             predicted_loss=np.array([loss(value, self._tiling.num_values) for value in absolute], np.float32),
             time_seconds=frames.time_seconds,
+            shift_px=np.array([part.shift_px for part in taken], np.int64) if self._follows else None,
         )
+
+    def _shifts(self, clip: Frames) -> list[tuple[int, int]]:
+        """How far each of the next frames seems to have moved from the one before it."""
+        if not self._follows:
+            return [STILL] * len(clip)
+        frames = list(resize(clip.rgb, self._tiling.height_px, self._tiling.width_px))
+        before = [frames[0] if self._before is None else self._before, *frames[:-1]]
+        self._before = frames[-1].copy()
+        return [global_shift(old, new) for old, new in zip(before, frames, strict=True)]
+
+    def _advance(
+        self, easel: Easel, seen: Any, shift_px: tuple[int, int], *, max_patches: int, least_gain: float = 0.0
+    ) -> Taken:
+        moved = shift_px != STILL and easel.move(seen, shift_px)
+        taken = easel.advance(seen, max_patches=max_patches, goal=self._goal, least_gain=least_gain)
+        return replace(taken, shift_px=shift_px) if moved else taken
 
     def _step_within_frames(self, clip: Frames, position: int) -> list[Taken]:
         taken = []
-        for number, rgb in enumerate(clip.rgb):
+        for number, (seen, shift_px) in enumerate(zip(self._easel.see_each(clip.rgb), self._shifts(clip), strict=True)):
             limit = self.budget.max_patches(self.layout.num_patches, position + number)
-            taken.append(self._easel.advance(self._easel.see(rgb), max_patches=limit, goal=self._goal))
+            taken.append(self._advance(self._easel, seen, shift_px, max_patches=limit))
         return taken
 
     def _step_within_pool(self, clip: Frames, position: int) -> list[Taken]:
@@ -138,11 +171,13 @@ class ReplenishSession:
     def _step_alone(self, frame: Frames, position: int, pool: int) -> list[Taken]:
         left = self.budget.max_patches_of_clip(self.layout.num_patches, CLIP_FRAMES) - self._spent
         limit = min(pool, spending.even_share(left, frames_left=CLIP_FRAMES - position))
-        return [self._easel.advance(self._easel.see(frame.rgb[0]), max_patches=limit, goal=self._goal)]
+        (shift_px,) = self._shifts(frame)
+        return [self._advance(self._easel, self._easel.see(frame.rgb[0]), shift_px, max_patches=limit)]
 
     def _step_planned(self, clip: Frames, pool: int) -> list[Taken]:
         bytes_seen = len(clip) * self.layout.grid.num_scales * int(np.prod(self._tiling.tiles_shape))
-        seen = [self._easel.see(rgb) for rgb in clip.rgb] if bytes_seen <= LOOK_AHEAD_BYTES else None
+        shifts = self._shifts(clip)
+        seen = list(self._easel.see_each(clip.rgb)) if bytes_seen <= LOOK_AHEAD_BYTES else None
 
         def run(allow: Callable[[int, int], tuple[int, float]]) -> tuple[list[Taken], Easel]:
             """Take in each frame what ``allow(number, patches left)`` lets it: at most how many, of which gain."""
@@ -151,7 +186,8 @@ class ReplenishSession:
             for number, rgb in enumerate(clip.rgb):
                 limit, least_gain = allow(number, left)
                 frame = easel.see(rgb) if seen is None else seen[number]
-                taken.append(easel.advance(frame, max_patches=limit, goal=self._goal, least_gain=least_gain))
+                shift_px = shifts[number]
+                taken.append(self._advance(easel, frame, shift_px, max_patches=limit, least_gain=least_gain))
                 left -= len(taken[-1].index)
             return taken, easel
 
