@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
@@ -17,6 +18,9 @@ from autogaze.grid import FrameLayout, PatchGrid
 # Shape letters: B clips, T frames, N patches of a frame, C channels.
 
 SIDE_PX, PATCH_PX = 32, 8
+GRID = PatchGrid(scales_px=(8, 16, 24, 32), patch_px=PATCH_PX)
+LAYOUT = FrameLayout.resized(GRID, height_px=SIDE_PX, width_px=SIDE_PX)
+T = 5
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 _VIT = _SIZES | {"image_size": SIDE_PX, "patch_size": PATCH_PX}
 
@@ -115,6 +119,31 @@ def some(layout: FrameLayout, *, frames: int, seed: int, share: float = 0.3) -> 
     counts[rng.integers(frames)] = 0
     index = [rng.permutation(layout.num_indices)[:count] for count in counts]
     return Gaze(index=np.concatenate(index), count=np.array([len(one) for one in index]), layout=layout)
+
+
+def gazes(clips: int = 2, seed: int = 11) -> list[Gaze]:
+    """Of clips of T frames seen at four scales; the first frame of the second has none."""
+    return [some(LAYOUT, frames=T, seed=seed + clip) for clip in range(clips)]
+
+
+def close(own: Tensor | None, expected: Tensor | None, tolerance: float = 1e-5) -> None:
+    """Fail unless both are the same numbers, or both are none."""
+    torch.testing.assert_close(own, expected, atol=tolerance, rtol=1e-5, equal_nan=True)
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest memory that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for part in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(part, Tensor):
+                self.most = max(self.most, part.untyped_storage().nbytes())
+        return out
 
 
 FAMILIES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {

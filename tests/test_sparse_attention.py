@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autogaze.vision_encoders.attending import FLEX_BLOCK, Backend, _block_mask, attend_with
 from autogaze.vision_encoders.windows import ATTENTIONS, Attention, Windows
+from sparse_samples import Largest
 
 # Shape letters: M tokens, L keys, H heads, D channels of a head.
 
@@ -118,21 +118,6 @@ def test_blocks_that_all_see_are_not_masked() -> None:
     mask = _block_mask(Windows.of([[256, 256, 10]], attention="block_causal"), CPU)
     assert mask.full_kv_num_blocks[0, 0].tolist() == [2, 2, 4, 4, 4]
     assert mask.kv_num_blocks[0, 0].tolist() == [0, 0, 0, 0, 1]
-
-
-class Largest(TorchDispatchMode):
-    """Bytes of the largest memory that any operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.most = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        for part in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(part, Tensor):
-                self.most = max(self.most, part.untyped_storage().nbytes())
-        return out
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
