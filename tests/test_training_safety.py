@@ -96,6 +96,19 @@ def test_a_state_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: py
     assert synced == [{f"{name}.safetensors" for name in names}]
 
 
+@pytest.mark.skipif("sys.platform == 'win32'")
+def test_two_runs_do_not_write_into_one_folder(footage: Path, tmp_path: Path) -> None:
+    one = trainer(ntp_settings(footage, tmp_path, steps=1, validation_clips=0))
+    with (
+        state.only_run_in(tmp_path),
+        pytest.raises(TrainingError, match=r"another run is writing into .*; wait for it"),
+    ):
+        one.run()
+    assert not (tmp_path / "state").exists() and not (tmp_path / "log.jsonl").exists()
+    one.run()
+    assert state.has_state(tmp_path)
+
+
 def test_what_a_kill_left_between_two_renames_is_put_back(tmp_path: Path) -> None:
     place = tmp_path / "best"
     with replace_folder(place) as folder:

@@ -7,8 +7,9 @@ import math
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from autogaze.archive import atomic_path, commit, sync, sync_names
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze.checkpoint import fitted, write_tensors
 from autogaze.results import check_out
+
+if sys.platform != "win32":
+    import fcntl
 
 PROGRESS_NAME = "progress.json"
 PICTURES_KEPT = 10
@@ -77,6 +81,30 @@ def check_place(out: Path, *, resume: bool) -> None:
     check_out(out)
     if not resume and has_state(out):
         raise TrainingError(f"{out} holds the state of a run; --resume goes on, another --out starts anew")
+
+
+@contextmanager
+def only_run_in(out: Path) -> Iterator[None]:
+    """While a run writes into a folder no other may, such as one that was started again before this one had ended.
+
+    Raises:
+        TrainingError: another does.
+    """
+    if sys.platform == "win32":  # has no such locks
+        yield
+        return
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise TrainingError(
+                    f"another run is writing into {out}; wait for it, or choose another --out"
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def save_state(

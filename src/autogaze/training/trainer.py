@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from autogaze.training.state import (
     check_place,
     has_state,
     load_state,
+    only_run_in,
     prune_pictures,
     replace_folder,
     save_state,
@@ -104,13 +106,14 @@ class Trainer(Generic[ClipT, BatchT]):
         """Train until the sitting is over, then write checkpoint and state.
 
         Raises:
-            TrainingError: a loss is not a number, and the last state and checkpoint stay as they are; or there was no
-                clip at all.
+            TrainingError: another run is writing into ``out``; or a loss is not a number, and the last state and
+                checkpoint stay as they are; or there was no clip at all.
         """
         settings = self.settings
         self.stage.module.train()
         share = Share(rank=self.processes.rank, world=self.processes.world, first_step=self.step)
-        with self.stage.feed(share) as feed:
+        alone = only_run_in(settings.out) if self.processes.is_main else nullcontext()
+        with alone, self.stage.feed(share) as feed:
             self._tell_start()
             mark = _Mark(step=self.step, seconds=self.seconds, waited=0.0)
             saved = self.step, self.seconds
