@@ -72,8 +72,9 @@ class RowByRow:
         return self._attend(q_AHD, k_BGLD, v_BGLD, [1] * len(self._spans.rows))
 
     def _attend(self, q_NHD: Tensor, k_BGLD: Tensor, v_BGLD: Tensor, queries: Sequence[int]) -> Tensor:
-        spans = zip(self._spans.rows, torch.split(q_NHD, list(queries)), self._spans.seen, strict=True)
-        return torch.cat([attend(q, k_BGLD[row, :, :seen], v_BGLD[row, :, :seen]) for row, q, seen in spans])
+        spans = zip(self._spans.rows, q_NHD.split_with_sizes(list(queries)), self._spans.seen, strict=True)
+        parts = [attend(q, k_BGLD[row, :, :seen], v_BGLD[row, :, :seen]) for row, q, seen in spans]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 class Together:
