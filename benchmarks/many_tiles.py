@@ -84,7 +84,7 @@ def growth(selector: AutoGazeSelector, clips: list[Frames], tiles_of_clip: int, 
         row: dict[str, Any] = {"tiles": done, "clips_timed": len(times)}
         for name in ("seconds", "cpu_seconds"):
             values = np.array([asdict(taken)[name] for taken in times]) / tiles_of_clip * 1e3
-            low, middle, high = np.percentile(values, [25, 50, 75])
+            low, middle, high = np.percentile(values, [25, 50, 75]).tolist()
             row |= {f"{name}_per_tile_ms": {"median": middle, "quartile_low": low, "quartile_high": high}}
         rows.append(row | {"memory_mb": memory_mb("VmRSS"), "peak_memory_mb": memory_mb("VmHWM")})
         print(rows[-1], flush=True)
