@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+import sparse_samples as samples
+from autogaze.grid import PatchGrid
+from autogaze.vision_encoders import encoding, sparsify
 from autogaze.vision_encoders.attending import FLEX_BLOCK, Backend, _block_mask, attend_with
 from autogaze.vision_encoders.windows import ATTENTIONS, Attention, Windows
 from sparse_samples import Largest
@@ -188,3 +192,22 @@ def test_back_ends_on_cuda(sequences: list[list[int]], attention: Attention, bac
     attend = attend_with(windows, backend=backend, device=q.device, dtype=q.dtype)
     expected = masked(windows, *(part.float().cpu() for part in (q, k, v)), 0.2)
     torch.testing.assert_close(attend(q, k, v, scale=0.2, dropout=0.0).float().cpu(), expected, atol=2e-2, rtol=2e-2)
+
+
+def test_the_back_end_is_picked_for_the_precision_that_autocast_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.dtype] = []
+    real = encoding.attend_with
+
+    def spied(*args: Any, dtype: torch.dtype, **options: Any) -> Any:
+        asked.append(dtype)
+        return real(*args, dtype=dtype, **options)
+
+    monkeypatch.setattr(encoding, "attend_with", spied)
+    encoder = sparsify(samples.make("ViTModel"))
+    grid = PatchGrid(scales_px=(samples.SIDE_PX,), patch_px=samples.PATCH_PX)
+    video, gaze = samples.video(clips=1), samples.everything(grid, frames=4)
+    with torch.no_grad():
+        encoder(video, gaze)
+        with torch.autocast("cpu", torch.bfloat16):
+            encoder(video, gaze)
+    assert asked == [torch.float32, torch.bfloat16]

@@ -91,7 +91,7 @@ class EncoderPass:
         states = [x_MC] if self._hidden else []
         if packing.tokens:
             windows = Windows.of(packing.lengths, attention=options.attention, past=past.tokens if past else 0)
-            attend = attend_with(windows, backend=options.backend, device=x_MC.device, dtype=x_MC.dtype)
+            attend = attend_with(windows, backend=options.backend, device=x_MC.device, dtype=_attended_in(x_MC))
             positions = TokenPositions(patch=position, patch_slot=slot, frame=frame, tokens=packing.tokens)
             for y_MC in tower.run(x_MC, attend, positions, past):
                 x_MC = y_MC
@@ -179,3 +179,9 @@ class EncoderPass:
 
     def _on_device(self, numbers: Indices) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self._device)
+
+
+def _attended_in(x: Tensor) -> torch.dtype:
+    """Precision of the queries that linear layers make of ``x``."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
