@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("selectors.pyramid", "selectors.canvas", "selectors.easel", "selectors.taps", "selectors.device"),
         *("selectors.motion", "selectors.replenish", "selectors.scored", "selectors.detail"),
         *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
-        *("selectors.uniform_random", "selectors", "streaming"),
+        *("selectors.uniform_random", "selectors.cascade", "selectors", "streaming"),
     ),
     # The class people load
     (

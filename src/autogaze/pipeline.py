@@ -20,6 +20,7 @@ from autogaze.grid import FrameLayout
 from autogaze.loading import DEFAULT_MODEL, Model, checkpoint_fingerprint, checkpoint_path, load_selector
 from autogaze.sampling import Sampling
 from autogaze.selectors.base import Budget, Selector, as_limit
+from autogaze.selectors.cascade import Cascade
 from autogaze.streaming import GazeSession
 from autogaze.summary import Settings
 from autogaze.video import VideoReader, VideoSource, open_video
@@ -37,6 +38,7 @@ class StreamOptions(TypedDict, total=False):
     psnr_db: float | None
     per: Literal["frame", "clip"]
     mode: Mode
+    cascade: float | None
     device: str | None
 
 
@@ -101,6 +103,7 @@ def make_recipe(
     fps: float | None = None,
     frames: int | None = None,
     mode: Mode = "tiles",
+    cascade: float | None = None,
     device: str | None = None,
 ) -> Recipe:
     """Check the options of :func:`gaze` and load the selector, before any video is touched.
@@ -108,10 +111,12 @@ def make_recipe(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling or the mode is not legal.
+        ValueError: the sampling, the mode or the cascade is not legal.
     """
     if mode not in ("tiles", "resize"):
         raise ValueError(f'mode must be "tiles" or "resize", got {mode!r}')
+    if cascade is not None and mode == "resize":
+        raise ValueError('a cascade opens tiles, and mode="resize" has one; leave one of the two out')
     sampling = _sampling(stride=stride, fps=fps, frames=frames)
     budget = Budget(ratio=as_limit(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
     selector = load_selector(model, device=device)
@@ -123,7 +128,7 @@ def make_recipe(
     selector.open(FrameLayout.resized(selector.grid, height_px=side_px, width_px=side_px), budget)
     named, model_fingerprint = _identity(model, selector)
     return Recipe(
-        selector=selector,
+        selector=selector if cascade is None else Cascade(selector, change=cascade),
         budget=budget,
         sampling=sampling,
         mode=mode,
@@ -138,6 +143,7 @@ def make_recipe(
             fps=sampling.fps,
             frames=sampling.count,
             mode=mode,
+            cascade=None if cascade is None else float(cascade),
         ),
     )
 
@@ -243,6 +249,7 @@ def gaze(
     fps: float | None = None,
     frames: int | None = None,
     mode: Mode = "tiles",
+    cascade: float | None = None,
     device: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Gaze:
@@ -261,6 +268,8 @@ def gaze(
         fps: look at this many frames a second.
         frames: look at this many frames, spread evenly.
         mode: ``"tiles"`` covers the frame pixel for pixel, ``"resize"`` stretches one tile over it (fast, coarse).
+        cascade: open only the tiles in which a colour of the small whole frame, in 0…1, changed by more than this
+            since they were last open; None, or 0: all. See :class:`~autogaze.selectors.cascade.Cascade`.
         device: where a learned model runs, as torch names it.
         on_progress: called after each window of frames.
 
@@ -268,7 +277,7 @@ def gaze(
         VideoError: the source cannot be opened, or nothing in it can be decoded.
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling or the mode is not legal.
+        ValueError: the sampling, the mode or the cascade is not legal.
     """
     windows = iter_gaze(
         source,
@@ -282,6 +291,7 @@ def gaze(
         fps=fps,
         frames=frames,
         mode=mode,
+        cascade=cascade,
         device=device,
     )
     return Gaze.concatenate([gazed for _, gazed in windows])
@@ -297,6 +307,7 @@ def stream(
     psnr_db: float | None = None,
     per: Literal["frame", "clip"] = "frame",
     mode: Mode = "tiles",
+    cascade: float | None = None,
     device: str | None = None,
 ) -> GazeSession:
     """Start gazing at a stream of frames of one size; :meth:`~autogaze.streaming.GazeSession.step` takes each.
@@ -306,13 +317,21 @@ def stream(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the size or the mode is not legal, or the selector reads motion vectors, which bare frames lack.
+        ValueError: the size, the mode or the cascade is not legal, or the selector reads motion vectors, which bare
+            frames lack.
     """
     for name, side_px in (("height_px", height_px), ("width_px", width_px)):
         if isinstance(side_px, bool) or not isinstance(side_px, int | np.integer) or side_px < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {side_px!r}")
     recipe = make_recipe(
-        model=model, ratio=ratio, threshold=threshold, psnr_db=psnr_db, per=per, mode=mode, device=device
+        model=model,
+        ratio=ratio,
+        threshold=threshold,
+        psnr_db=psnr_db,
+        per=per,
+        mode=mode,
+        cascade=cascade,
+        device=device,
     )
     return open_session(recipe, height_px=int(height_px), width_px=int(width_px))
 

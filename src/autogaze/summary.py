@@ -70,6 +70,8 @@ class Settings:
     """Frames spread evenly over the video; None where another rule samples."""
     mode: Literal["tiles", "resize"] = "tiles"
     """Whether tiles cover the frame pixel for pixel, or one tile is stretched over it."""
+    cascade: float | None = None
+    """What opens a tile, see :class:`~autogaze.selectors.cascade.Cascade`; None: all are open."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ class ChoosingOptions:
     """Cover the frame with tiles pixel for pixel (the default)."""
     resize: Annotated[bool, argument(None)] = False
     """Stretch one tile over the whole frame: fast and coarse."""
+    cascade: Annotated[float | None, argument("CHANGE")] = None
+    """Open only the tiles where a colour of the small whole frame, from 0 to 1, changed by more than this; 0: all."""
     device: Annotated[str | None, argument("DEVICE")] = None
     """Where a learned model runs: cpu, cuda, cuda:1, mps."""
 
@@ -67,6 +69,7 @@ class ChoosingOptions:
             "psnr_db": self.psnr,
             "per": self.per,
             "mode": "resize" if self.resize else "tiles",
+            "cascade": self.cascade,
             "device": self.device,
         }
 

@@ -52,6 +52,7 @@ def watch(
     psnr_db: float | None = None,
     per: Literal["frame", "clip"] = "frame",
     mode: Mode = "tiles",
+    cascade: float | None = None,
     device: str | None = None,
     fps: float | None = None,
     seconds: float | None = None,
@@ -66,7 +67,7 @@ def watch(
 
     Args:
         source: see :func:`~autogaze.video.open_video`.
-        model, ratio, threshold, psnr_db, per, mode, device: see :func:`autogaze.gaze`.
+        model, ratio, threshold, psnr_db, per, mode, cascade, device: see :func:`autogaze.gaze`.
         fps: play a file at this rate; None: as its times say. Cameras have their own.
         seconds: end after so many; None: go on.
         on_frame: called after each frame; its time counts as time in which frames may be dropped.
@@ -81,7 +82,14 @@ def watch(
         if value is not None and not (math.isfinite(value) and value > 0):
             raise WatchError(f"{name} must be a number above 0, got {value}")
     recipe = make_recipe(
-        model=model, ratio=ratio, threshold=threshold, psnr_db=psnr_db, per=per, mode=mode, device=device
+        model=model,
+        ratio=ratio,
+        threshold=threshold,
+        psnr_db=psnr_db,
+        per=per,
+        mode=mode,
+        cascade=cascade,
+        device=device,
     )
     reader = open_video(source, window_frames=1)
     try:
