@@ -13,7 +13,7 @@ from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.results import OutputError
 from autogaze.training.networks import gaze_model
-from autogaze.training.stop_head import StopHeadSettings, Sums, fit, fit_stop_head
+from autogaze.training.stop_head import RIDGES, StopHeadSettings, Sums, fit, fit_stop_head
 from small_models import clips, small_model
 from training_samples import all_tensors
 
@@ -53,7 +53,21 @@ def test_a_linear_truth_is_found() -> None:
     found = fit(equations(truth, 400, 2), equations(truth, 100, 3), torch.zeros(3, 6))
     torch.testing.assert_close(found.weight_KC, truth, atol=1e-2, rtol=1e-2)
     assert found.error_after < 0.01 < 0.9 < found.error_before
-    assert found.ridge == 1e-4
+    assert found.ridge == min(RIDGES)
+
+
+def test_the_pull_is_in_the_unit_of_the_features_and_of_the_losses() -> None:
+    start = torch.randn(2, 6, generator=torch.Generator().manual_seed(4))
+    rng = torch.Generator().manual_seed(5)
+    x, loss = torch.randn(80, 6, generator=rng), torch.rand(80, generator=rng) + 0.1
+    plain, scaled = Sums.zero(2, 6), Sums.zero(2, 6)
+    for head in range(2):
+        plain.add(head, x, loss, floor=0.01)
+        scaled.add(head, 50 * x, 0.02 * loss, floor=0.0002)
+    expected = plain.solve(start.double(), ridge=0.3)
+    torch.testing.assert_close(scaled.solve(start.double() * 0.02 / 50, ridge=0.3), expected * 0.02 / 50)
+    for_ever = plain.solve(start.double(), ridge=1e9)
+    torch.testing.assert_close(for_ever, start.double(), rtol=1e-6, atol=1e-6)
 
 
 def test_errors_are_those_of_the_residuals() -> None:

@@ -35,8 +35,9 @@ from autogaze.training.rollouts import Rollouts, member_generator
 from autogaze.training.run_settings import ClipSettings
 from autogaze.training.state import replace_folder
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Pulls towards the weights there were, of which the one that fits the clips kept aside is taken."""
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
+"""Pulls towards the weights there were, of which the one that fits the clips kept aside is taken. They are shares of the
+mean weighted square of a feature: at 1 a direction in which features vary as much as on average goes half of its way."""
 TEMPERATURE = 0.02
 """Of the roll-outs: the likeliest gazes, but for ties."""
 ASIDE = 5
@@ -90,8 +91,10 @@ class Sums:
         return sum_K / self.weight_K.clamp(min=1)
 
     def solve(self, start_KC: Tensor, *, ridge: float) -> Tensor:
-        """(K, C) weights of least error plus ``ridge`` times the squared way from ``start_KC``, per gaze."""
-        pull_K11 = ridge * self.weight_K.clamp(min=1)[:, None, None]
+        """(K, C) weights of least error plus a pull towards ``start_KC``; ``ridge`` is as in :data:`RIDGES`."""
+        mean_K = self.xx_KCC.diagonal(dim1=1, dim2=2).mean(1)
+        # A head that saw nothing has no scale; with any pull above 0 it stays as it is.
+        pull_K11 = ridge * torch.where(mean_K > 0, mean_K, 1.0)[:, None, None]
         left_KCC = self.xx_KCC + pull_K11 * torch.eye(self.xx_KCC.shape[1], dtype=torch.float64)
         missing_KC = self.xy_KC - torch.einsum("kcd,kd->kc", self.xx_KCC, start_KC)
         change_KC1: Tensor = torch.linalg.solve(left_KCC, missing_KC[..., None])
