@@ -79,7 +79,9 @@ def gains(rgb: Pixels, gaze: Gaze, *, group: int) -> tuple[Tensor, Tensor]:
     for frame, one in zip(rgb, gaze, strict=True):
         tiles = tiling.split(frame)
         scales = Scales.of(tiles, tiling, squared=False)
-        search = Search(canvas_errors(tiles, canvas, tiling, squared=False), scales.errors, tiling.cells)
+        for scale in range(gaze.layout.grid.num_scales):  # what is not built would seem to gain more than it does
+            scales.build(np.arange(len(tiles)), scale)
+        search = Search(canvas_errors(tiles, canvas, tiling, squared=False), scales)
         own = one.index.tolist()
         for start in range(0, len(own), group):
             fork, target = search.fork(), np.full(group, -1, np.int64)
@@ -94,9 +96,7 @@ def gains(rgb: Pixels, gaze: Gaze, *, group: int) -> tuple[Tensor, Tensor]:
             found.append(gain)
             for patch in own[start : start + group]:
                 search.take(patch)
-        for patch in sorted(own):  # coarse to fine: finer patches win
-            box = tiling.cells.box_of_patch_px[patch]
-            canvas[0][box] = scales.images[tiling.cells.scale_of_patch[patch]][0][box] * np.int16(2)
+        scales.paste(np.array(own, np.int64), canvas)
     return torch.from_numpy(np.stack(targets)), torch.from_numpy(np.stack(found))
 
 
@@ -137,7 +137,7 @@ def gather(arguments: argparse.Namespace, model: AutoGaze) -> tuple[list[Lesson]
     )
     mix = ClipMix(sources=sources, seed=arguments.seed, max_gazes=MAX_GAZES, clean=1.0)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    teach, judge = [], []
+    teaching, judging = list[Lesson](), list[Lesson]()
     with ClipFeed(
         mix,
         ClipShape(grid=model.grid, frames=model.config.max_num_frames),
@@ -157,8 +157,8 @@ def gather(arguments: argparse.Namespace, model: AutoGaze) -> tuple[list[Lesson]
             for source, fields in torch.load(path, weights_only=False):
                 name = str(number) if source is None else source.stem.rpartition("_")[0]
                 aside = zlib.crc32(name.encode()) % ASIDE == 0 and not arguments.all
-                (judge if aside else teach).append(Lesson(**fields))
-    return teach, judge
+                (judging if aside else teaching).append(Lesson(**fields))
+    return teaching, judging
 
 
 def hidden(decoder: GazeDecoder, one: Lesson) -> Tensor:
@@ -258,8 +258,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where lessons are kept; 1.7 MB a clip")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", default="bundled")
-    for name, value in (("clips", 320), ("batch", 8), ("seed", 21)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, number in (("clips", 320), ("batch", 8), ("seed", 21)):
+        parser.add_argument(f"--{name}", type=int, default=number)
     for name, value in (("epochs", 4.0), ("lr", 3e-4), ("gain-weight", 10.0)):
         parser.add_argument(f"--{name}", type=float, default=value)
     parser.add_argument("--all", action="store_true", help="learn from the sources kept aside too")

@@ -1,0 +1,122 @@
+"""Lessons of ``scripts/polish_gaze.py``: what patches gain, what is said of them, what learns and what stays."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autogaze.datasets.labels import LabelRule, label_clip
+from autogaze.datasets.own_labels import OwnLabel, own_labels
+from autogaze.datasets.recipes import ClipRecipe
+from autogaze.datasets.stream import LabelledClip
+from autogaze.gaze import Gaze
+from autogaze.models.autogaze.autogaze import AutoGaze
+from autogaze.models.autogaze.scoring import Policy
+from autogaze.packing import pack
+from small_models import small_config
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+
+import polish_gaze as polish
+
+GROUP = 4
+
+
+@pytest.fixture(scope="module")
+def model() -> AutoGaze:
+    model = AutoGaze(small_config(group_size=GROUP)).eval()
+    model.gazing_model.init_weights(torch.Generator().manual_seed(0))
+    return model
+
+
+def labelled(model: AutoGaze) -> LabelledClip:
+    """Coarse noise that drifts, gazed at down to a small error."""
+    large = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    rgb = np.stack([large[3 * t : 3 * t + 64, 5 * t : 5 * t + 64] for t in range(5)])
+    rule = LabelRule(threshold=0.05)
+    recipe = ClipRecipe(number=3, kind="sprites", seed=0, rule=rule)
+    return LabelledClip(recipe=recipe, rgb=rgb, label=label_clip(rgb, rule=rule, grid=model.grid))
+
+
+@pytest.fixture
+def whole_groups(model: AutoGaze, monkeypatch: pytest.MonkeyPatch) -> tuple[polish.Lesson, Gaze, OwnLabel]:
+    """A lesson in which every group has all its gazes, the gaze it is about, and the labels of that."""
+    gazes, gains = [], polish.gains
+
+    def watched(rgb: np.ndarray, gaze: Gaze, *, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+        gazes.append(gaze)
+        return gains(rgb, gaze, group=group)
+
+    for name, value in (("WHOLE_GROUPS", 1.0), ("LEAST_GAIN", 0.0), ("gains", watched)):
+        monkeypatch.setattr(polish, name, value)
+    clip = labelled(model)
+    lesson = polish.lesson(model, clip, seed=0)
+    assert set((gazes[0].count % GROUP).tolist()) == {0}
+    return lesson, gazes[0], own_labels(clip.rgb, gazes[0], group=GROUP)
+
+
+def test_targets_and_gains_are_those_of_the_search(whole_groups: tuple[polish.Lesson, Gaze, OwnLabel]) -> None:
+    lesson, gaze, label = whole_groups
+    target_N, known_N = lesson.target_SK.flatten().numpy(), (lesson.target_SK >= 0).flatten().numpy()
+    assert np.array_equal(known_N, label.known)
+    assert np.array_equal(target_N[known_N], label.target[known_N])
+    gain_SP = lesson.gain_SKP[:, 0].float()
+    best_S, own_S = gain_SP.amax(1), torch.from_numpy(gaze.index[::GROUP])
+    share_S = gain_SP.gather(1, own_S[:, None])[:, 0] / best_S
+    # The first gaze of a group is measured from where the group's targets are.
+    np.testing.assert_allclose(share_S, label.gain_share[::GROUP].clip(min=0), atol=2e-3)
+
+
+def test_cross_entropy_is_that_of_the_policy(
+    model: AutoGaze, whole_groups: tuple[polish.Lesson, Gaze, OwnLabel]
+) -> None:
+    lesson, gaze, label = whole_groups
+    packed = pack([gaze])
+    frame_N = torch.repeat_interleave(packed.num_gazing_each_frame)
+    known_BN = torch.from_numpy(label.known)[None]
+    with torch.no_grad():
+        scored = model.gazing_model(
+            model.preprocess(labelled(model).rgb[None]),
+            packed.gazing_pos - frame_N * packed.num_vision_tokens_each_frame,
+            ~packed.if_padded_gazing,
+            packed.num_gazing_each_frame.tolist(),
+            target_BN=torch.from_numpy(label.target)[None],
+            known_BN=known_BN,
+            policy=Policy(),
+        )
+        entropy, expected, likeliest, heads = polish.sums(model.gazing_model.gaze_decoder, lesson)
+    assert int(heads) == int(known_BN.sum())
+    wanted = -scored.log_probability_BN[known_BN].sum()
+    torch.testing.assert_close(entropy, wanted, rtol=2e-3, atol=0.0)  # lessons are kept in half precision
+    assert 0 < expected < heads
+    assert 0 < likeliest <= heads
+
+
+def test_the_last_block_learns_and_all_else_stays(model: AutoGaze) -> None:
+    learner = AutoGaze(model.config).eval()
+    learner.load_state_dict(model.state_dict())
+    decoder, lesson = learner.gazing_model.gaze_decoder, polish.lesson(learner, labelled(learner), seed=0)
+    settings = argparse.Namespace(epochs=40, batch=1, lr=3e-3, seed=0, gain_weight=10.0)
+    before = polish.sums(decoder, lesson)[1]
+    polish.teach(settings, decoder, [lesson])
+    assert polish.sums(decoder, lesson)[1] > 1.2 * before
+    after = learner.state_dict()
+    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, after[name])}
+    place = "gazing_model.gaze_decoder."
+    last = {name for name in after if name.startswith(f"{place}model.layers.1.")}
+    assert changed == last | {f"{place}model.norm.weight", f"{place}lm_head.weight"}
+
+
+def test_what_was_gathered_is_not_gathered_again(model: AutoGaze, tmp_path: Path) -> None:
+    words = {"videos": [], "images": [], "procedural": 1.0, "work": tmp_path, "seed": 0, "all": False}
+    first, _ = polish.gather(argparse.Namespace(**words, clips=2), model)
+    teaching, judging = polish.gather(argparse.Namespace(**words, clips=4), model)
+    assert len(teaching) + len(judging) == 4
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0.pt", "1.pt", "2.pt", "3.pt"]
+    for one, again in zip(first, teaching, strict=False):
+        assert all(torch.equal(value, getattr(again, name)) for name, value in vars(one).items())
