@@ -18,6 +18,7 @@ from autogaze.gaze import Gaze
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.models.autogaze.scoring import Policy
 from autogaze.packing import pack
+from autogaze.selectors.canvas import Canvas
 from small_models import small_config
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
@@ -70,6 +71,24 @@ def test_targets_and_gains_are_those_of_the_search(whole_groups: tuple[polish.Le
     share_S = gain_SP.gather(1, own_S[:, None])[:, 0] / best_S
     # The first gaze of a group is measured from where the group's targets are.
     np.testing.assert_allclose(share_S, label.gain_share[::GROUP].clip(min=0), atol=2e-3)
+
+
+def test_gains_are_found_by_trying_every_patch(
+    model: AutoGaze, whole_groups: tuple[polish.Lesson, Gaze, OwnLabel]
+) -> None:
+    lesson, gaze, _ = whole_groups
+    rgb = labelled(model).rgb
+    canvas = Canvas(gaze.layout)
+    canvas.paste(rgb[0], gaze[0])
+    start = canvas.half_levels.copy()
+    before = canvas.quality(rgb[1]).loss[0]
+    found = []
+    for patch in range(model.grid.num_patches):
+        canvas.half_levels = start.copy()
+        canvas.paste(rgb[1], Gaze(index=np.array([patch]), count=np.array([1]), layout=gaze.layout))
+        found.append(1000 * max(0.0, before - canvas.quality(rgb[1]).loss[0]))
+    group = int(gaze.count[0]) // GROUP
+    np.testing.assert_allclose(lesson.gain_SKP[group, 0].float(), found, rtol=1e-3, atol=1e-4)
 
 
 def test_cross_entropy_is_that_of_the_policy(

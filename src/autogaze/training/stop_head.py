@@ -36,8 +36,8 @@ from autogaze.training.run_settings import ClipSettings
 from autogaze.training.state import replace_folder
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
-"""Pulls towards the weights there were, of which the one that fits the clips kept aside is taken. They are shares of the
-mean weighted square of a feature: at 1 a direction in which features vary as much as on average goes half of its way."""
+"""Pulls towards the weights there were, of which the one that fits the clips kept aside is taken. They are shares of
+the mean weighted square of a feature: at 1 a direction in which features vary as on average goes half of its way."""
 TEMPERATURE = 0.02
 """Of the roll-outs: the likeliest gazes, but for ties."""
 ASIDE = 5
