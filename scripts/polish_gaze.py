@@ -78,9 +78,7 @@ def gains(rgb: Pixels, gaze: Gaze, *, group: int) -> tuple[Tensor, Tensor]:
     targets, found = [], []
     for frame, one in zip(rgb, gaze, strict=True):
         tiles = tiling.split(frame)
-        scales = Scales.of(tiles, tiling, squared=False)
-        for scale in range(gaze.layout.grid.num_scales):  # what is not built would seem to gain more than it does
-            scales.build(np.arange(len(tiles)), scale)
+        scales = Scales.of(tiles, tiling, squared=False)  # all of them: every gain is asked for, not the best alone
         search = Search(canvas_errors(tiles, canvas, tiling, squared=False), scales)
         own = one.index.tolist()
         for start in range(0, len(own), group):
