@@ -15,7 +15,7 @@ from autogaze.frames import Frames
 from autogaze.gaze import FORMAT_VERSION, SHIFTED_VERSION, Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.reconstructors.canvas import CanvasReconstructor
-from autogaze.reconstructors.provenance import CanvasRecorder
+from autogaze.reconstructors.provenance import OLDEST, CanvasRecorder
 from autogaze.selectors.base import Budget
 from autogaze.selectors.canvas import Canvas, quality, reconstruct
 from autogaze.selectors.cells import Tiling
@@ -122,12 +122,14 @@ def test_tiles_shift_as_their_frame_does_and_keep_its_edges():
 
 
 def test_scale_and_age_of_pixels_move_with_them(panning: Frames):
-    gaze = gazed(panning, LAYOUT, Budget(threshold=0.03))
+    gaze = gazed(panning, LAYOUT, Budget(ratio=0.03))
     view = CanvasRecorder(LAYOUT).step(panning, gaze)
     np.testing.assert_array_equal(view.canvas, reconstruct(panning, gaze=gaze))
     unpainted = (view.age[1] > 0)[3:, :-5]
     assert unpainted.any()
     np.testing.assert_array_equal(view.scale[1][3:, :-5][unpainted], view.scale[0][:-3, 5:][unpainted])
+    older = np.minimum(view.age[0][:-3, 5:].astype(int) + 1, OLDEST)
+    np.testing.assert_array_equal(view.age[1][3:, :-5][unpainted], older[unpainted])
     np.testing.assert_array_equal(view.before[1][3:, :-5], view.canvas[0][:-3, 5:])
 
 

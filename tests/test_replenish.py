@@ -381,6 +381,32 @@ def test_a_good_frame_needs_few_tiles(real_frames: Frames):
     assert np.flatnonzero(scales.built[:, :-1].any(1)).tolist() == [1]
 
 
+def test_a_scale_built_late_knows_what_was_pasted(real_frames: Frames):
+    layout = FrameLayout.tiled(ODD, height_px=60, width_px=80)
+    tiling, rng = Tiling(layout), np.random.default_rng(0)
+    tiles = tiling.split(np.ascontiguousarray(real_frames.rgb[0, :60, :80]))
+    half_levels = tiling.split(np.ascontiguousarray(real_frames.rgb[3, :60, :80])) * np.int16(2)
+    errors = canvas_errors(tiles, half_levels, tiling, squared=False)
+    scales = Scales(tiles, tiling, squared=False)
+    late, early = Search(errors, scales), Search(errors, Scales.of(tiles, tiling, squared=False))
+    # Finest patches first, so that every other scale is built on a tile of which much is covered.
+    drawn = {*rng.permutation(layout.num_indices)[:200].tolist(), *range(0, layout.num_indices, ODD.num_patches)}
+    fine_first = sorted(drawn, key=lambda index: -(index % ODD.num_patches))
+    for index in fine_first:
+        late.take(index)
+        early.take(index)
+        assert late.absolute == early.absolute
+    assert scales.built.all()
+    np.testing.assert_array_equal(late.gains, early.gains)
+
+
+def test_frames_smaller_than_a_tile_are_seen_together(real_frames: Frames):
+    small = Frames.from_rgb(np.ascontiguousarray(real_frames.rgb[:, :100, :150]))
+    layout = FrameLayout.tiled(PatchGrid(), height_px=100, width_px=150)
+    budget = Budget(threshold=0.02)
+    assert Replenish().open(layout, budget).step(small).equals(PlainReplenish(layout, budget).step(small))
+
+
 def test_searches_that_share_scales_build_for_themselves(real_frames: Frames):
     layout = FrameLayout.tiled(PatchGrid(), height_px=310, width_px=450)
     tiling = Tiling(layout)
