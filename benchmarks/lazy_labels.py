@@ -273,7 +273,8 @@ class Trial:
             limits = self.limits(name, rgb)
             methods: dict[str, SearchMethod] = {"exhaustive": Exhaustive()}
             methods |= {f"lazy {k}": Lazy(candidates=k) for k in TRIED}
-            methods["one of the best 5"] = OneOfBest(5)
+            if isinstance(self.scorer, VideoMAEScorer):
+                methods["one of the best 5"] = OneOfBest(5)
             for label, method in methods.items():
                 search = partial(Found.by, method, scorer=self.scorer, rgb=rgb, limits=limits)
                 one = memory.of(f"{self.judge} {rgb.shape[1]} px {len(rgb)} {limits.counts} {name} {label}", search)

@@ -162,3 +162,34 @@ def _times(found: dict[str, Any] | None) -> str:
 def _above(row: dict[str, Any]) -> str:
     low, high = row["above_interval"]
     return f"{row['above']:.0%} ({low:.0%} to {high:.0%})"
+
+
+def lazy_labels(data: dict[str, Any]) -> str:
+    """What the lazy search of labels saves and loses against trying every patch."""
+    lines = [
+        "| judged by | tried for a gaze, at most | evaluations saved | final loss above `exhaustive` | by clip |",
+        "|:--|--:|--:|--:|:--|",
+    ]
+    for row in data["rows"]:
+        if row["method"] == "exhaustive":
+            continue
+        tried = row["method"].removeprefix("lazy ")
+        saved = f"{row['times_fewer']:.0f}×" if tried != row["method"] else "–"
+        clips = ", ".join(f"{100 * above:+.1f}" for above in row["above_exhaustive_by_clip"])
+        lines.append(f"| {row['judge']} | {tried} | {saved} | {100 * row['above_exhaustive']:+.1f} % | {clips} |")
+    told = [
+        f"{trial['judge']}: {len(trial['clips'])} clips of {trial['frames'][0]} frames of {trial['frame_px']} px, "
+        f"{sum(trial['gazes'])} gazes in all"
+        for trial in data["trials"]
+    ]
+    mae = data["video_mae"]
+    trained = f" `video_mae` was trained for {mae['steps']} steps." if mae else ""
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{'; '.join(told)}. Counts are drawn as in the paper, with a mean share of at most "
+            f"{data['trials'][0]['budget']['high']:.0%}. Final loss: after the last gaze of each frame, mean over "
+            f"frames, then over clips.{trained} `--candidates` is {data['default_candidates']} if not given.",
+        ]
+    )

@@ -226,6 +226,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "thresholds": ("bundled_on_val.json", gaze_model_figures.thresholds),
     "restart": ("bundled_on_val.json", gaze_model_figures.restart),
     "stages": ("stage_ablation.json", gaze_model_figures.stages),
+    "lazy-labels": ("lazy_labels.json", gaze_model_figures.lazy_labels),
 }
 
 
