@@ -138,9 +138,11 @@ def main() -> None:
     paths = sorted(path for path in arguments.folder.iterdir() if path.suffix in VIDEO_SUFFIXES)
     models = [load_selector(name) for name in arguments.models.split(",")]
     videos = measure(paths, models, limit=arguments.frames, stride=arguments.stride, repeats=arguments.repeats)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     result = {
         "machine": {
-            "processor": platform.processor(),
+            "processor": names[0] if names else platform.processor(),
             "cores": os.cpu_count(),
             "threads": arguments.threads,
             "load_before": load_before,

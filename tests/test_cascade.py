@@ -7,7 +7,7 @@ import pytest
 
 import autogaze
 from autogaze.cli import main
-from autogaze.errors import BudgetError
+from autogaze.errors import AutoGazeWarning, BudgetError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
@@ -230,9 +230,8 @@ def test_other_errors() -> None:
 def test_warnings_are_those_of_the_whole_frame(recwarn: pytest.WarningsRecorder) -> None:
     class Wary(Replenish):
         def open(self, layout: FrameLayout, budget: Budget) -> ReplenishSession:
-            if layout.num_tiles > 1:
-                warnings.warn("not for tiles", stacklevel=2)
+            warnings.warn(f"not for {layout.num_tiles} tiles", AutoGazeWarning, stacklevel=2)
             return super().open(layout, budget)
 
     Cascade(Wary(GRID), change=0.1).open(LAYOUT, Budget(ratio=0.1))
-    assert [str(warning.message) for warning in recwarn] == ["not for tiles"]
+    assert [str(warning.message) for warning in recwarn] == ["not for 6 tiles"]

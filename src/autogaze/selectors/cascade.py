@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -10,6 +11,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 
+from autogaze.errors import AutoGazeWarning
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
@@ -82,8 +84,11 @@ class Cascade:
         """
         if not self.change or layout.num_tiles == 1:
             return self.inner.open(layout, budget)
-        self.inner.open(layout, budget)  # what it warns of for the whole frame, no tile by itself would tell
-        return CascadeSession(self, layout, budget)
+        # The whole frame decides what is warned of: that frames are cut into tiles, no tile by itself could tell.
+        self.inner.open(layout, budget)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AutoGazeWarning)
+            return CascadeSession(self, layout, budget)
 
 
 class CascadeSession:
