@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,28 @@ def test_every_family_is_read_from_a_folder(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         given, read = (sparsify(one)(video, gaze).features for one in (model, found.model))
     assert torch.equal(given, read)
+
+
+def test_scales_of_tiles_side_by_side(dinov2: Path, tmp_path: Path) -> None:
+    """Two tiles of 16 px patches a side are one frame of 14 px patches at as many scales."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 448, 448, 3), dtype=np.uint8)
+    how = EncodeOptions(encoder=dinov2, scales_px=(56, 112, 196, 392))
+    summary = encode_to_files(frames, tmp_path, how=how, name="tiles", ratio=0.05)
+    assert summary.scales_px == (56, 112, 196, 392)
+    assert summary.features == summary.patches_kept > 0
+    with pytest.raises(ValueError, match="cannot retarget 1 × 1 tiles"):
+        encode_to_files(frames, tmp_path, how=how, name="resized", ratio=0.05, mode="resize")
+
+
+def test_an_encoder_that_is_a_file(vit: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a file; give the folder"):
+        encode_to_files("any.mp4", tmp_path, how=EncodeOptions(encoder=vit / "config.json"))
+
+
+def test_weights_of_another_shape_are_named(vit: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(vit, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] * 2}))
+    with pytest.raises(CheckpointError, match="misshapen: .*weight"):
+        encode_to_files("any.mp4", tmp_path, how=EncodeOptions(encoder=other))

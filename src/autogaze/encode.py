@@ -165,14 +165,24 @@ class _Plan:
         encoder = sparsify(checkpoint.model, attention=how.attention, tiles=how.tiles, antialias=True)
         plan = cls(how=how, gaze=origin, checkpoint=checkpoint, encoder=encoder)
         if isinstance(origin, Recipe):  # refuse a grid before the first video is decoded
-            side_px = origin.selector.grid.scales_px[-1]
-            plan.reads(
-                Gaze.from_mask(
-                    np.zeros((1, origin.selector.grid.num_patches), bool),
-                    origin.layout(height_px=side_px, width_px=side_px),
-                )
-            )
+            plan.check_grid(origin)
         return plan
+
+    def check_grid(self, recipe: Recipe) -> None:
+        """Refuse scales that gazes of no video could be brought to.
+
+        Raises:
+            ValueError: there are none of those patches, or frames of no size have them.
+        """
+        patch_px, scales_px, grid = self.encoder.tower.patch_px, self.how.scales_px, recipe.selector.grid
+        if scales_px is not None:
+            theirs = PatchGrid(scales_px=scales_px, patch_px=patch_px)
+            if recipe.settings.mode == "tiles" and theirs.num_scales == grid.num_scales:
+                return  # n × n tiles may fit; which n, the video tells
+        side_px = grid.scales_px[-1]
+        self.reads(
+            Gaze.from_mask(np.zeros((1, grid.num_patches), bool), recipe.layout(height_px=side_px, width_px=side_px))
+        )
 
     def reads(self, gaze: Gaze) -> Gaze:
         """A gaze in patches that the encoder reads.

@@ -27,6 +27,8 @@ def local_folder(source: str | os.PathLike[str], hub: HubOptions) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; give the folder that holds {CONFIG_NAME} and model.safetensors")
     name = str(source)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(f"no vision model at {name}: there is no such folder, and it is no hub id")
@@ -55,7 +57,9 @@ def load_model(model_class: Any, folder: Path, **options: Any) -> nn.Module:
         CheckpointError: files are missing or damaged, or some weights are not there.
     """
     try:
-        model, found = model_class.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
+        model, found = model_class.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
+        )
     except Exception as error:  # whatever transformers and safetensors raise on files that do not fit
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{folder} cannot be read as a {model_class.__name__}: {reason}") from error
