@@ -236,3 +236,9 @@ def test_weights_of_another_shape_are_named(vit: Path, tmp_path: Path) -> None:
     (other / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] * 2}))
     with pytest.raises(CheckpointError, match="misshapen: .*weight"):
         encode_to_files("any.mp4", tmp_path, how=EncodeOptions(encoder=other))
+
+
+def test_the_features_may_be_read_by_whoever_may_read_the_summary(video: Path, vit: Path, tmp_path: Path) -> None:
+    encode_to_files(video, tmp_path, how=EncodeOptions(encoder=vit), name="out", frames=2, mode="resize")
+    features, summary = (tmp_path / f"out.features.{ending}" for ending in ("safetensors", "json"))
+    assert features.stat().st_mode == summary.stat().st_mode

@@ -82,7 +82,10 @@ class SafetensorsWriter:
                 name: np.concatenate([part[name] for part in self._parts])
                 for name in (self._parts[0] if self._parts else ())
             }
+            self._path.touch()  # safetensors makes files that nobody else may read, whatever the umask says
+            mode = self._path.stat().st_mode
             save_file(tensors or {FEATURE: self._empty}, self._path, metadata={METADATA: json.dumps(self._header)})
+            self._path.chmod(mode)
 
     def write(self, feature_NC: NDArray[Any], places: Mapping[str, NDArray[Any]]) -> None:
         """See :class:`FeatureWriter`."""
