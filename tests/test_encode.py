@@ -83,6 +83,7 @@ def test_the_gazes_own_patches(video: Path, vit: Path, tmp_path: Path, attention
     assert np.array_equal(tensors["time_seconds"], gaze.time_seconds[gaze.frame])
     assert (summary.frames, summary.features, summary.channels) == (FRAMES, gaze.num_gazes, 32)
     assert (summary.encoder_class, summary.scales_px) == ("ViTModel", (32, 64, 112, 224))
+    assert summary.warnings == ()
     with safe_open(tmp_path / "film.features.safetensors", "np") as file:
         assert json.loads(file.metadata()["autogaze"])["attention"] == attention
 
@@ -90,6 +91,8 @@ def test_the_gazes_own_patches(video: Path, vit: Path, tmp_path: Path, attention
 def test_other_patches_get_the_size_the_model_was_trained_at(video: Path, dinov2: Path, tmp_path: Path) -> None:
     summary = encode_to_files(video, tmp_path, how=EncodeOptions(encoder=dinov2), ratio=0.1)
     assert (summary.scales_px, summary.patch_px) == ((56,), 14)
+    (warning,) = summary.warnings
+    assert f"they cover {summary.kept_share:.1%} of the encoder's" in warning
     wanted = torch.cat(expected(video, dinov2, scales=(56,), attention="frame")).numpy()
     np.testing.assert_array_equal(load_file(tmp_path / "film.features.safetensors")["feature"], wanted)
 
@@ -234,7 +237,7 @@ def test_weights_of_another_shape_are_named(vit: Path, tmp_path: Path) -> None:
     shutil.copytree(vit, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] * 2}))
-    with pytest.raises(CheckpointError, match="misshapen: .*weight"):
+    with pytest.raises(CheckpointError, match=r"misshapen: .*weight"):
         encode_to_files("any.mp4", tmp_path, how=EncodeOptions(encoder=other))
 
 

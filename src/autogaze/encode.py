@@ -33,6 +33,8 @@ from autogaze.vision_encoders.windows import Attention
 
 FileFormat: TypeAlias = Literal["safetensors", "parquet"]
 Precision: TypeAlias = Literal["float32", "float16"]
+MUCH_MORE = 2.0
+"""How many times the share that was chosen may be kept of the encoder's patches before that is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +222,28 @@ class _Tally:
     """What is known of the frames encoded so far."""
 
     gazes: list[Gaze] = field(default_factory=list)
+    chosen: int = 0
+    chosen_of: int = 0
     features: int = 0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
+
+    def add(self, gaze: Gaze, read: Gaze) -> None:
+        """Count a clip's gaze, and what of the encoder's patches that is."""
+        self.gazes.append(read)
+        self.chosen += gaze.num_gazes
+        self.chosen_of += gaze.num_patches
+
+    def warnings(self) -> tuple[str, ...]:
+        """What to know of a gaze that means far more patches to the encoder than were chosen."""
+        read = sum(gaze.num_gazes for gaze in self.gazes) / max(1, sum(gaze.num_patches for gaze in self.gazes))
+        chosen = self.chosen / max(1, self.chosen_of)
+        if read <= MUCH_MORE * chosen:
+            return ()
+        return (
+            f"{chosen:.1%} of the patches were chosen, and they cover {read:.1%} of the encoder's: coarse patches are "
+            "many fine ones; an encoder that reads all scales of the gaze saves more",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -273,7 +294,7 @@ class _Job(Job[EncodingSummary]):
                     write=tally.write_seconds,
                     total=stream.seconds,
                 ),
-                warnings=(*doubts(self.gaze, fingerprint_before), *stream.reader.warnings),
+                warnings=(*doubts(self.gaze, fingerprint_before), *stream.reader.warnings, *tally.warnings()),
             )
             summary.save(folder / f"{self.name}{FEATURES_SUMMARY}")
             self.publish(folder)
@@ -289,7 +310,7 @@ class _Job(Job[EncodingSummary]):
                 feature_NC, of = self._features(frames, read)
                 encoded = time.perf_counter()
                 writer.write(feature_NC, columns(of, first_frame=done, frames_per_patch=last))
-                tally.gazes.append(read)
+                tally.add(gaze, read)
                 tally.features += len(feature_NC)
                 tally.encode_seconds += encoded - started
                 tally.write_seconds += time.perf_counter() - encoded

@@ -17,6 +17,9 @@ from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.checkpoint import CONFIG_NAME, HubOptions
 from autogaze.models.autogaze.processing_autogaze import PROCESSOR_NAME
 
+VIDEO_PROCESSOR_NAME = "video_preprocessor_config.json"
+"""Where video models say how their frames are normalised."""
+
 
 def local_folder(source: str | os.PathLike[str], hub: HubOptions) -> Path:
     """Where the files of a model are: its folder, or where its hub id was downloaded to.
@@ -36,7 +39,10 @@ def local_folder(source: str | os.PathLike[str], hub: HubOptions) -> Path:
         return Path(
             snapshot_download(
                 name,
-                allow_patterns=[CONFIG_NAME, PROCESSOR_NAME, "model*.safetensors", "model.safetensors.index.json"],
+                allow_patterns=[
+                    *(CONFIG_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME),
+                    *("model*.safetensors", "model.safetensors.index.json"),
+                ],
                 revision=hub.revision,
                 token=hub.token,
                 cache_dir=hub.cache_dir,

@@ -15,7 +15,7 @@ from autogaze.extras import require
 from autogaze.losses.pixel import HALF, IMAGENET, PixelSpace
 from autogaze.models.autogaze.checkpoint import CONFIG_NAME, HubOptions
 from autogaze.models.autogaze.processing_autogaze import PROCESSOR_NAME
-from autogaze.vision_checkpoint import load_model, local_folder, quiet
+from autogaze.vision_checkpoint import VIDEO_PROCESSOR_NAME, load_model, local_folder, quiet
 
 CLIP = PixelSpace(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 """Normalisation of CLIP's images."""
@@ -39,7 +39,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "ViTModel": {"add_pooling_layer": False},  # classifiers have none, and its weights would be random
     "DeiTModel": {"add_pooling_layer": False},
 }
-_VIDEO_PROCESSOR_NAME = "video_preprocessor_config.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +79,7 @@ def load_vision_model(
     name, space = _FAMILIES[kind]
     with quiet(transformers):
         model: Any = load_model(getattr(transformers, name), folder, dtype=dtype, **_OPTIONS.get(name, {}))
-    files = [folder / file for file in (PROCESSOR_NAME, _VIDEO_PROCESSOR_NAME) if (folder / file).is_file()]
+    files = [folder / file for file in (PROCESSOR_NAME, VIDEO_PROCESSOR_NAME) if (folder / file).is_file()]
     return VisionCheckpoint(
         model=model.eval().to(device),
         space=PixelSpace.from_file(files[0], default=space) if files else space,
