@@ -439,7 +439,7 @@ def test_frames_that_do_not_exist_are_refused(frames: Any) -> None:
         ({"scales": "24+32"}, "multiples of patch_size"),
         ({"scales": "a+b"}, "invalid literal"),
         ({"loss_weights": "1+1"}, "one number for each term"),
-        ({"loss_weights": "x"}, "could not convert"),
+        ({"loss_weights": "x"}, "loss_weights must be numbers joined by"),
         ({"hidden_size": 0}, "hidden_size must be a whole number above 0, got 0"),
         ({"hidden_size": "24"}, "hidden_size must be a whole number"),
         ({"causal": 1}, "causal must be true or false, got 1"),
