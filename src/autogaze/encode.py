@@ -16,11 +16,22 @@ from autogaze.encode_summary import EncodingSeconds, EncodingSettings, EncodingS
 from autogaze.features_file import FeatureWriter, ParquetWriter, SafetensorsWriter, columns
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
-from autogaze.gazed import Gazed, GazeSource, Origin, check_gaze, doubts, gaze_of, identity_of, is_folder, open_gazed
+from autogaze.gazed import (
+    Gazed,
+    GazeSource,
+    Origin,
+    check_gaze,
+    doubts,
+    gaze_of,
+    identity_of,
+    is_folder,
+    made_or_given,
+    open_gazed,
+)
 from autogaze.grid import PatchGrid
-from autogaze.loading import check_device, checkpoint_fingerprint
+from autogaze.loading import checkpoint_fingerprint
 from autogaze.names import result_name, result_names
-from autogaze.pipeline import OnProgress, Options, Recipe, make_recipe
+from autogaze.pipeline import OnProgress, Options, Recipe
 from autogaze.results import Job, OnOutcome, Outcome, check_many, check_name, check_out, do_all, staging
 from autogaze.retarget import retarget
 from autogaze.selectors.base import CLIP_FRAMES, clips
@@ -133,6 +144,7 @@ def encode_many(
         AutoGazeError: the options are not legal, or there is no such encoder.
     """
     check_many(sources, many="encode_many", one="encode_to_files")
+    check_gaze(gaze)
     if gaze is not None and len(sources) > 1 and not is_folder(gaze):
         raise ValueError(f"one gaze is of one source, got {len(sources)} sources; give the folder of their gazes")
     plan = _Plan.of(how, gaze, options)
@@ -155,15 +167,8 @@ class _Plan:
 
     @classmethod
     def of(cls, how: EncodeOptions, gaze: GazeSource | None, options: Options) -> _Plan:
-        check_gaze(gaze)
-        unused = [name for name in options if name != "device"]
-        if gaze is not None and unused:
-            raise ValueError(f"with a gaze nothing is left to choose, got also {', '.join(unused)}; leave one out")
-        device = options.get("device")
-        if device is not None:
-            check_device(device)
-        origin = make_recipe(**options) if gaze is None else gaze
-        checkpoint = load_vision_model(how.encoder, device=device)
+        origin = made_or_given(gaze, options)
+        checkpoint = load_vision_model(how.encoder, device=options.get("device"))
         encoder = sparsify(checkpoint.model, attention=how.attention, tiles=how.tiles, antialias=True)
         plan = cls(how=how, gaze=origin, checkpoint=checkpoint, encoder=encoder)
         if isinstance(origin, Recipe):  # refuse a grid before the first video is decoded

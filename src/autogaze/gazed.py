@@ -13,7 +13,8 @@ from autogaze.errors import GazeFileError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
-from autogaze.pipeline import GazeStream, OnProgress, Recipe
+from autogaze.loading import check_device
+from autogaze.pipeline import GazeStream, OnProgress, Options, Recipe, make_recipe
 from autogaze.replay import GazeReplay
 from autogaze.summary import DATA, SUMMARY, Summary, SummaryFileError, fingerprint
 from autogaze.video import VideoReader, VideoSource
@@ -81,6 +82,24 @@ def check_gaze(gaze: GazeSource | None) -> None:
     """
     if isinstance(gaze, (str, os.PathLike)) and not Path(gaze).exists():
         raise GazeFileError(f"there is no gaze file or folder {os.fspath(gaze)}; `autogaze gaze` writes them")
+
+
+def made_or_given(gaze: GazeSource | None, options: Options) -> GazeSource | Recipe:
+    """The gazes that are given, or, if none are, the recipe that makes them.
+
+    Raises:
+        GazeFileError: a file or folder is not there.
+        ValueError: there are options beside a gaze other than ``device``, or the device is not legal.
+        AutoGazeError: the options are not legal; see :func:`~autogaze.pipeline.make_recipe`.
+    """
+    check_gaze(gaze)
+    unused = [name for name in options if name != "device"]
+    if gaze is not None and unused:
+        raise ValueError(f"with a gaze nothing is left to choose, got also {', '.join(unused)}; leave one out")
+    device = options.get("device")
+    if device is not None:
+        check_device(device)
+    return make_recipe(**options) if gaze is None else gaze
 
 
 def is_folder(gaze: GazeSource | Recipe) -> bool:

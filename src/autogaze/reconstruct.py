@@ -21,12 +21,13 @@ from autogaze.gazed import (
     gaze_of,
     identity_of,
     is_folder,
+    made_or_given,
     open_gazed,
 )
-from autogaze.loading import check_device, checkpoint_fingerprint
+from autogaze.loading import checkpoint_fingerprint
 from autogaze.names import result_name, result_names
 from autogaze.picture_error import PictureError
-from autogaze.pipeline import OnProgress, Options, Recipe, make_recipe
+from autogaze.pipeline import OnProgress, Options, Recipe
 from autogaze.reconstruct_summary import ReconstructionSeconds, ReconstructionSettings, ReconstructionSummary
 from autogaze.reconstructors import Reconstructor, ReconstructorLike, load_reconstructor
 from autogaze.reconstructors.loading import DEFAULT_RECONSTRUCTOR, reconstructor_path
@@ -80,7 +81,6 @@ def reconstruct_to_files(
         OSError: a file cannot be written.
         AutoGazeError: as :func:`~autogaze.pipeline.gaze`.
     """
-    check_gaze(gaze)
     plan = _Plan.of(gaze, reconstructor, options)
     job = plan.job(
         source,
@@ -142,14 +142,8 @@ class _Plan:
 
     @classmethod
     def of(cls, gaze: GazeSource | None, reconstructor: ReconstructorLike, options: Options) -> _Plan:
-        unused = [name for name in options if name != "device"]
-        if gaze is not None and unused:
-            raise ValueError(f"with a gaze nothing is left to choose, got also {', '.join(unused)}; leave one out")
-        device = options.get("device")
-        if device is not None:
-            check_device(device)
-        made = make_recipe(**options) if gaze is None else gaze
-        loaded = load_reconstructor(reconstructor, device=device)
+        made = made_or_given(gaze, options)
+        loaded = load_reconstructor(reconstructor, device=options.get("device"))
         if isinstance(reconstructor, (str, os.PathLike)):
             name, path = os.fspath(reconstructor), reconstructor_path(os.fspath(reconstructor))
             identity = None if path is None else checkpoint_fingerprint(path)
