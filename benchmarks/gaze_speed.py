@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from published_loop import published_gaze
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autogaze.benching.naive import NaiveEngine
 from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze.decoding import ClipDecoder
 
 FRAMES = 16
 PATTERNS = {"demo": [198] + [10] * 15, "ratio_0.05": [13] * 16, "full": [265] * 16}
@@ -59,10 +60,10 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def gaze(model: AutoGaze, video: torch.Tensor, counts: list[int]) -> list[list[list[int]]]:
-    """The patches of each frame of each clip, by the engine."""
-    state = model.decoder.start(len(video), frames=FRAMES, max_gazes=max(counts))
-    clips = model.decoder.step(state, video, max_gazes_T=counts)
+def gaze(decoder: ClipDecoder, video: torch.Tensor, counts: list[int]) -> list[list[list[int]]]:
+    """The patches of each frame of each clip."""
+    state = decoder.start(len(video), frames=FRAMES, max_gazes=max(counts))
+    clips = decoder.step(state, video, max_gazes_T=counts)
     return [[frame.index_S.tolist() for frame in clip] for clip in clips]
 
 
@@ -92,9 +93,11 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
     generator, device = torch.Generator().manual_seed(0), model.device
     clip = torch.randn(1, FRAMES, 3, model.input_px, model.input_px, generator=generator).to(device)
     rows: dict[str, Any] = {"pattern": name, "gazes": sum(counts)}
-    runs: dict[str, Callable[[], Any]] = {"engine": lambda: gaze(model, clip, counts)}
+    runs: dict[str, Callable[[], Any]] = {"engine": lambda: gaze(model.decoder, clip, counts)}
     if device.type == "cpu":
-        runs["published_loop"] = lambda: [published_gaze(model.gazing_model, clip[0], max_gazes=counts)]
+        loop = NaiveEngine(model.gazing_model.gaze_decoder, positions=model.config.positions)
+        published = ClipDecoder(model.gazing_model, engine=loop)
+        runs["published_loop"] = lambda: gaze(published, clip, counts)
         first, second = runs["engine"](), runs["published_loop"]()
         rows["same_gazes"] = first == second
     for run in runs.values():
@@ -109,7 +112,7 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
     for _ in range(max(3, repeats // 3)):
         clock.seconds.clear()
         with clock:
-            gaze(model, clip, counts)
+            gaze(model.decoder, clip, counts)
         sums.append(sum(clock.seconds.values()) * 1e3)
     rows["kernels"] = summary(sums)
     rows["kernels_by_operator_ms"] = {
@@ -118,7 +121,7 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
     rows["engine_over_kernels"] = rows["engine"]["median_ms"] / rows["kernels"]["median_ms"]
     for size in batches:
         batch = clip.expand(size, -1, -1, -1, -1)
-        together = timed(measure(lambda batch=batch: gaze(model, batch, counts), 3, device))
+        together = timed(measure(lambda batch=batch: gaze(model.decoder, batch, counts), 3, device))
         rows[f"batch_of_{size}"] = together | {"per_clip_ms": together["median_ms"] / size}
     if "published_loop" in rows:
         published_ms = rows["published_loop"]["median_ms"]

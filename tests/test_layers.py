@@ -146,6 +146,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("evaluation.calibrate_checkpoint", "evaluation"),
         *("reconstruct_summary", "reconstruct"),
     ),
+    # What gazing costs on a machine
+    (
+        *("benching", "benching.rows", "benching.report", "benching.clip", "benching.naive", "benching.stages"),
+        *(
+            "benching.candidates",
+            "benching.memory",
+            "benching.run",
+            "benching.table",
+            "benching.plot",
+            "benching.files",
+        ),
+    ),
     # Training
     (
         "training",
@@ -193,6 +205,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "commands.label",
             "commands.export",
             "commands.watch",
+            "commands.bench",
             "commands.info",
             "commands.checks",
             "commands.train",

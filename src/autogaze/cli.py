@@ -18,6 +18,7 @@ import tyro
 
 from autogaze import __version__
 from autogaze.commands.behaviour import BehaviourCommand
+from autogaze.commands.bench import BenchCommand
 from autogaze.commands.calibrate import CalibrateCommand
 from autogaze.commands.checks import ChecksCommand
 from autogaze.commands.encode import EncodeCommand
@@ -40,6 +41,7 @@ Command = (
     | Annotated[ReconstructCommand, tyro.conf.subcommand("reconstruct")]
     | Annotated[WatchCommand, tyro.conf.subcommand("watch")]
     | Annotated[EncodeCommand, tyro.conf.subcommand("encode")]
+    | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
     | Annotated[LabelCommand, tyro.conf.subcommand("label")]
@@ -69,6 +71,7 @@ VERBS = (
     "reconstruct",
     "encode",
     "watch",
+    "bench",
     "evaluate",
     "calibrate",
     "label",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autogaze.attention import Feed, RowByRow, Spans, Together
-from autogaze.choosing import FrameGaze, FrameSlots, Group, Sampler, choose
+from autogaze.choosing import Floats, FrameGaze, FrameSlots, Group, Sampler, choose
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder
 from autogaze.tiled_attention import QUERY_SCALE
@@ -127,7 +127,7 @@ class Engine:
         hidden_AC = self._read_frame(state, visual_BPC)
         anchor = list(state.length)  # where the frame's first feed ended
         while True:
-            logits_AKV, loss_AK = (out.cpu().numpy() for out in self.decoder.read_out(hidden_AC))
+            logits_AKV, loss_AK = self._read_out(hidden_AC)
             group = choose(
                 logits_AKV,
                 loss_AK,
@@ -152,6 +152,11 @@ class Engine:
     def _on_ended(self, state: DecoderState, rows: list[int], group: Group, anchor: list[int]) -> None:
         """A group has ended the frame of some clips in ``rows`` but not of all: nothing to do, they just wait."""
 
+    def _read_out(self, hidden_AC: Tensor) -> tuple[Floats, Floats]:
+        """Logits (A, K, V) and losses (A, K) of the next group of each row."""
+        logits_AKV, loss_AK = self.decoder.read_out(hidden_AC)
+        return logits_AKV.cpu().numpy(), loss_AK.cpu().numpy()
+
     def _read_frame(self, state: DecoderState, visual_BPC: Tensor) -> Tensor:
         """Feed what the frame before left unfed and the visual tokens; output (B, C) at the last of them."""
         B, P, _ = visual_BPC.shape
@@ -170,9 +175,14 @@ class Engine:
     ) -> Tensor:
         """Feed one full group of gazes for each row, inside a frame; output (A, C) at the last of each."""
         K = self.decoder.group_size
-        start = [anchor[row] - K if self.positions == "reference" else state.length[row] for row in rows]
-        position_N = np.concatenate([np.arange(first, first + K) for first in start])
+        position_N = np.concatenate([self._group_positions(state, row, anchor) for row in rows])
         return self._feed(state, rows, self._embed(groups), [K] * len(rows), position_N)
+
+    def _group_positions(self, state: DecoderState, row: int, anchor: list[int]) -> NDArray[np.int64]:
+        """(K,) the positions at which a row's next group inside a frame is read."""
+        K = self.decoder.group_size
+        start = anchor[row] - K if self.positions == "reference" else state.length[row]
+        return np.arange(start, start + K)
 
     def _embed(self, gazes: Sequence[NDArray[np.int64]]) -> Tensor:
         weight = self.decoder.model.embed_tokens.weight

@@ -210,6 +210,14 @@ class GazeStream:
             raise VideoError(f"{self.reader.name} has no frame that can be decoded; check it with a video player")
 
     @property
+    def preprocess_seconds(self) -> float:
+        """What of :attr:`gaze_seconds` went into tiles, sizes and colours as a network reads them.
+
+        0 for selectors that read the frames as they are: whatever they bring down to their scales is choosing.
+        """
+        return float(getattr(self._session, "preprocess_seconds", 0.0))
+
+    @property
     def fps(self) -> float:
         """Mean rate of the frames that are gazed at."""
         return self.reader.fps

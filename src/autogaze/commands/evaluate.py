@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from autogaze.commands.words import EXIT_FAILED, about, argument
+from autogaze.commands.words import EXIT_FAILED, about, argument, listed
 from autogaze.errors import AutoGazeError, BudgetError
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class EvaluateCommand:
         from autogaze.video import find_sources
 
         settings = self._settings()
-        selectors = DEFAULT_SELECTORS if self.selectors is None else _words("--selectors", self.selectors)
-        reconstructors = _words("--reconstructors", self.reconstructors)
+        selectors = DEFAULT_SELECTORS if self.selectors is None else listed("--selectors", self.selectors)
+        reconstructors = listed("--reconstructors", self.reconstructors)
         starts = None if self.clip_starts is None else _whole_numbers("--clip-starts", self.clip_starts)
         found = find_sources(self.videos)
         visible = sys.stderr.isatty() and not self.quiet
@@ -204,13 +204,6 @@ def _keeping_what_is_done() -> Iterator[list[Progress]]:
                 f"{last[0].clips} of about {last[0].expected_clips} clips are done; the same command does the rest"
             )
         raise
-
-
-def _words(option: str, text: str) -> tuple[str, ...]:
-    words = tuple(word.strip() for word in text.split(","))
-    if not all(words):
-        raise AutoGazeError(f"{option} must be names with one comma between two of them, got {text!r}")
-    return words
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from autogaze.errors import BudgetError
+from autogaze.errors import AutoGazeError, BudgetError
 
 if TYPE_CHECKING:
     from autogaze.results import Outcome
@@ -36,6 +36,18 @@ def ratios(text: str | None) -> tuple[float, ...] | None:
         raise BudgetError(
             f"--ratio must be a number above 0 and at most 1, or several with commas between them, got {text!r}"
         ) from error
+
+
+def listed(option: str, text: str) -> tuple[str, ...]:
+    """The names that an option lists.
+
+    Raises:
+        AutoGazeError: there is a comma with no name before or after it.
+    """
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(words):
+        raise AutoGazeError(f"{option} must be names with one comma between two of them, got {text!r}")
+    return words
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from autogaze.errors import BudgetError
 from autogaze.frames import Frames
@@ -123,6 +125,8 @@ class AutoGazeSession:
     def __init__(self, selector: AutoGazeSelector, layout: FrameLayout, budget: Budget) -> None:
         """Start on a video. The budget's threshold is a level: it is compared with the predictions as they are."""
         self.layout = layout
+        self.preprocess_seconds = 0.0
+        """Time spent so far on cutting frames into tiles, resizing and normalising them."""
         self._selector = selector
         self._budget = budget
         self._frames_seen = 0
@@ -155,7 +159,7 @@ class AutoGazeSession:
         start = position - sum(len(frames) for frames in replayed)
         states = before.states if before is not None else None
         gazes, kept_states = [], []
-        for number, tiles in enumerate(self._micro_batches(split(new, self.layout))):
+        for number, tiles in enumerate(self._micro_batches(new)):
             state = states[number] if states is not None else None
             tile_gazes, state = self._decode(tiles, start, state)
             gazes += tile_gazes
@@ -165,22 +169,24 @@ class AutoGazeSession:
             self._open = _OpenClip(kept_states, []) if fits else _OpenClip(None, [new])
         return merge([gaze[position - start :] for gaze in gazes], self.layout)
 
-    def _micro_batches(self, tiles_KTSSC: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-        size = self._selector.tile_batch
-        return (tiles_KTSSC[first : first + size] for first in range(0, len(tiles_KTSSC), size))
+    def _micro_batches(self, rgb_THWC: NDArray[np.uint8]) -> Iterator[Tensor]:
+        """The tiles of frames as the network reads them, (K, T, 3, S, S) with K at most ``tile_batch``."""
+        size, started_seconds = self._selector.tile_batch, time.perf_counter()
+        tiles_KTSSC = split(rgb_THWC, self.layout)
+        for first in range(0, len(tiles_KTSSC), size):
+            pixels_KTCSS = self._selector.model.preprocess(tiles_KTSSC[first : first + size])
+            self.preprocess_seconds += time.perf_counter() - started_seconds
+            yield pixels_KTCSS
+            started_seconds = time.perf_counter()
 
-    def _decode(
-        self, tiles_KTSSC: NDArray[np.uint8], start: int, state: ClipState | None
-    ) -> tuple[list[Gaze], ClipState]:
+    def _decode(self, pixels_KTCSS: Tensor, start: int, state: ClipState | None) -> tuple[list[Gaze], ClipState]:
         model = self._selector.model
-        frames = tiles_KTSSC.shape[1]
+        tiles, frames = pixels_KTCSS.shape[:2]
         patches = self._selector.grid.num_patches
         limits = [self._budget.max_patches(patches, start + t) for t in range(frames)]
         if state is None:
             longest = model.config.max_num_frames if self.layout.num_tiles <= self._selector.tile_batch else frames
-            state = model.decoder.start(len(tiles_KTSSC), frames=longest, max_gazes=max(limits))
-        slots = model.decoder.step(
-            state, model.preprocess(tiles_KTSSC), max_gazes_T=limits, threshold=self._budget.threshold
-        )
+            state = model.decoder.start(tiles, frames=longest, max_gazes=max(limits))
+        slots = model.decoder.step(state, pixels_KTCSS, max_gazes_T=limits, threshold=self._budget.threshold)
         one_tile = tile_layout(self._selector.grid)
         return [to_gaze(tile, one_tile) for tile in slots], state
