@@ -133,6 +133,7 @@ def section(verb: str) -> str:
         ("evaluate behaviour", cli.BehaviourCommand),
         ("calibrate", cli.CalibrateCommand),
         ("watch", cli.WatchCommand),
+        ("bench", cli.BenchCommand),
         ("label", LabelCommand),
         ("export", cli.ExportCommand),
         ("train", NTPSettings),
@@ -146,7 +147,7 @@ def test_every_option_is_explained(verb: str, command: type) -> None:
     text = section(verb)
     for field in fields(command):
         option = "--" + field.name.replace("_", "-")
-        assert field.name in ("source", "sources", "videos") or f"`{option}" in text, f"{verb} {option}"
+        assert field.name in ("source", "sources", "video", "videos") or f"`{option}" in text, f"{verb} {option}"
 
 
 def test_every_public_name_is_explained() -> None:
