@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CARDS = ROOT / "src" / "autogaze" / "checkpoints"
 PAGES = (
     ROOT / "README.md",
+    ROOT / "docs" / "concepts.md",
     ROOT / "docs" / "training.md",
     ROOT / "docs" / "encoders.md",
     CARDS / "gaze" / "README.md",
@@ -209,6 +210,28 @@ def refined_short(data: dict[str, Any]) -> str:
     )
 
 
+def canvas_motion(data: dict[str, Any]) -> str:
+    """What a canvas that moves saves and takes, for each kind of clip."""
+    named = {"scans": "rides of a window over pictures", "videos": "validation videos in which much moves"}
+    lines = [
+        "| clips | patches | with motion | saved | clips that need more | time a frame | with motion |",
+        "|:--|--:|--:|--:|--:|--:|--:|",
+    ]
+    for kind, total in data["totals"].items():
+        before, after = total["patches"]
+        spent = " | ".join(f"{ms:.1f} ms" for ms in total["median_processor_ms_a_frame"])
+        lines.append(
+            f"| {total['clips']} {named[kind]} | {before:,} | {after:,} | {total['saved']:.0%} "
+            f"| {total['clips_with_more_patches']} | {spent} |"
+        )
+    lines += [
+        "",
+        f"Clips of 16 frames at a mean error of {data['threshold']:g} or less, from `benchmarks/canvas_motion.py`. "
+        "Time is what choosing takes of one processor, without decoding: the median over the clips.",
+    ]
+    return "\n".join(lines)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "sparse-encoders": ("sparse_encoders.json", encoder_figures.full),
     "sparse-encoders-short": ("sparse_encoders.json", encoder_figures.short),
@@ -218,6 +241,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "bundled": ("selectors_on_val.json", bundled),
     "equal-loss": ("selectors_on_val.json", equal_loss),
     "limits": ("selectors_on_val.json", limits),
+    "canvas-motion": ("canvas_motion.json", canvas_motion),
     "refined": ("refiner_on_val.json", refined),
     "refined-short": ("refiner_on_val.json", refined_short),
     "evaluation": ("evaluation_on_val.json", evaluation),

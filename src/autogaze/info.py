@@ -134,7 +134,9 @@ def _describe_gaze(path: Path) -> GazeInfo:
         patch_px=gaze.layout.grid.patch_px,
         tiles=f"{gaze.layout.tile_rows} × {gaze.layout.tile_columns}",
         numbers=tuple(
-            name for name in ("probability", "predicted_loss", "time_seconds") if getattr(gaze, name) is not None
+            name
+            for name in ("probability", "predicted_loss", "time_seconds", "shift_px")
+            if getattr(gaze, name) is not None
         ),
     )
 

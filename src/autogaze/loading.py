@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from autogaze.errors import AutoGazeError, CheckpointError
-from autogaze.selectors import SELECTORS, make_selector
+from autogaze.selectors import SELECTORS, check_still, make_selector
 from autogaze.selectors.base import Selector
 from autogaze.summary import fingerprint
 
 if TYPE_CHECKING:
     from autogaze.models.autogaze import AutoGaze
+    from autogaze.selectors.replenish import Motion
 
 Model: TypeAlias = "str | os.PathLike[str] | Selector | AutoGaze"
 """What :func:`load_selector` takes."""
@@ -28,7 +29,7 @@ BUNDLED_FOLDER = Path(__file__).parent / "checkpoints" / "gaze"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None) -> Selector:
+def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None, motion: Motion = "none") -> Selector:
     """The selector that ``model`` names.
 
     Args:
@@ -37,25 +38,34 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None) ->
             :class:`~autogaze.models.autogaze.AutoGaze`, which gazes where it is.
         device: where a learned model runs, as torch names it; None: the CPU. Of the selectors without weights
             ``replenish`` runs on ``cuda`` too, all others on the CPU; it plays no part for objects.
+        motion: ``"global"``: the canvas of ``replenish`` moves with the camera, see
+            :class:`~autogaze.selectors.replenish.Replenish`; nothing else has one that could.
 
     Raises:
         CheckpointError: nothing is called that, or the checkpoint is missing, damaged or does not fit.
         AutoGazeError: there is no such device.
         TypeError: ``model`` is none of these things.
+        ValueError: there is no such motion, or not for this model.
     """
     if not isinstance(model, (str, os.PathLike)):
+        if motion != "none":
+            raise ValueError(
+                f"a model that is an object moves as it was made, got also motion={motion!r}; leave it out and give "
+                f"Replenish(motion={motion!r})"
+            )
         return _selector_of(model)
     model = os.fspath(model)
     if device is not None:
         check_device(device)
     if model in SELECTORS:
-        return make_selector(model, device=device)
+        return make_selector(model, device=device, motion=motion)
     source = checkpoint_path(model)
     if source is None and not _HUB_ID.fullmatch(model):
         raise CheckpointError(
             f"{model!r} is no model{_nearest(model)}; legal are {', '.join(SELECTORS)}, {BUNDLED}, "
             f"a checkpoint folder, a .safetensors file, or a hub id such as nvidia/AutoGaze"
         )
+    check_still(model, motion=motion)
     # torch and the network are imported only by those who load one.
     from autogaze.models.autogaze.selector import AutoGazeSelector
 

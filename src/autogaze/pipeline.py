@@ -21,6 +21,7 @@ from autogaze.loading import DEFAULT_MODEL, Model, checkpoint_fingerprint, check
 from autogaze.sampling import Sampling
 from autogaze.selectors.base import Budget, Selector, as_limit
 from autogaze.selectors.cascade import Cascade
+from autogaze.selectors.replenish import Motion, Replenish
 from autogaze.streaming import GazeSession
 from autogaze.summary import Settings
 from autogaze.video import VideoReader, VideoSource, open_video
@@ -39,6 +40,7 @@ class StreamOptions(TypedDict, total=False):
     per: Literal["frame", "clip"]
     mode: Mode
     cascade: float | None
+    motion: Motion
     device: str | None
 
 
@@ -104,6 +106,7 @@ def make_recipe(
     frames: int | None = None,
     mode: Mode = "tiles",
     cascade: float | None = None,
+    motion: Motion = "none",
     device: str | None = None,
 ) -> Recipe:
     """Check the options of :func:`gaze` and load the selector, before any video is touched.
@@ -111,7 +114,7 @@ def make_recipe(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling, the mode or the cascade is not legal.
+        ValueError: the sampling, the mode, the cascade or the motion is not legal.
     """
     if mode not in ("tiles", "resize"):
         raise ValueError(f'mode must be "tiles" or "resize", got {mode!r}')
@@ -119,7 +122,7 @@ def make_recipe(
         raise ValueError('a cascade opens tiles, and mode="resize" has one; leave one of the two out')
     sampling = _sampling(stride=stride, fps=fps, frames=frames)
     budget = Budget(ratio=as_limit(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
-    selector = load_selector(model, device=device)
+    selector = load_selector(model, device=device, motion=motion)
     if ratio is None and threshold is None and psnr_db is None:
         # "clip" alone is not a limit: it says how the default one is spread.
         budget = replace(selector.default_budget, per="clip") if per == "clip" else selector.default_budget
@@ -144,6 +147,7 @@ def make_recipe(
             frames=sampling.count,
             mode=mode,
             cascade=None if cascade is None else float(cascade),
+            motion=selector.motion if isinstance(selector, Replenish) else "none",
         ),
     )
 
@@ -258,6 +262,7 @@ def gaze(
     frames: int | None = None,
     mode: Mode = "tiles",
     cascade: float | None = None,
+    motion: Motion = "none",
     device: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Gaze:
@@ -278,6 +283,8 @@ def gaze(
         mode: ``"tiles"`` covers the frame pixel for pixel, ``"resize"`` stretches one tile over it (fast, coarse).
         cascade: open only the tiles in which a colour of the small whole frame, in 0…1, changed by more than this
             since they were last open; None, or 0: all. See :class:`~autogaze.selectors.cascade.Cascade`.
+        motion: ``"global"`` lets the canvas of ``replenish`` move with the camera, see
+            :class:`~autogaze.selectors.replenish.Replenish`.
         device: where a learned model runs, as torch names it.
         on_progress: called after each window of frames.
 
@@ -285,7 +292,7 @@ def gaze(
         VideoError: the source cannot be opened, or nothing in it can be decoded.
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling, the mode or the cascade is not legal.
+        ValueError: the sampling, the mode, the cascade or the motion is not legal.
     """
     windows = iter_gaze(
         source,
@@ -300,6 +307,7 @@ def gaze(
         frames=frames,
         mode=mode,
         cascade=cascade,
+        motion=motion,
         device=device,
     )
     return Gaze.concatenate([gazed for _, gazed in windows])
@@ -316,6 +324,7 @@ def stream(
     per: Literal["frame", "clip"] = "frame",
     mode: Mode = "tiles",
     cascade: float | None = None,
+    motion: Motion = "none",
     device: str | None = None,
 ) -> GazeSession:
     """Start gazing at a stream of frames of one size; :meth:`~autogaze.streaming.GazeSession.step` takes each.
@@ -325,8 +334,8 @@ def stream(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the size, the mode or the cascade is not legal, or the selector reads motion vectors, which bare
-            frames lack.
+        ValueError: the size, the mode, the cascade or the motion is not legal, or the selector reads motion vectors,
+            which bare frames lack.
     """
     for name, side_px in (("height_px", height_px), ("width_px", width_px)):
         if isinstance(side_px, bool) or not isinstance(side_px, int | np.integer) or side_px < 1:
@@ -339,6 +348,7 @@ def stream(
         per=per,
         mode=mode,
         cascade=cascade,
+        motion=motion,
         device=device,
     )
     return open_session(recipe, height_px=int(height_px), width_px=int(width_px))

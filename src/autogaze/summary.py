@@ -72,6 +72,8 @@ class Settings:
     """Whether tiles cover the frame pixel for pixel, or one tile is stretched over it."""
     cascade: float | None = None
     """What opens a tile, see :class:`~autogaze.selectors.cascade.Cascade`; None: all are open."""
+    motion: Literal["none", "global"] = "none"
+    """Whether the canvas moves with the camera, see :class:`~autogaze.selectors.replenish.Replenish`."""
 
 
 @dataclass(frozen=True, kw_only=True)

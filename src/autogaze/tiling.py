@@ -55,7 +55,7 @@ def merge(gazes: Sequence[Gaze], layout: FrameLayout) -> Gaze:
 
     Raises:
         ValueError: there is not one gaze for each tile, one is not of a single tile of this grid, or they are
-            not of equally many frames.
+            not of equally many frames; or one of several has shifts, which move pictures across the borders of tiles.
     """
     if len(gazes) != layout.num_tiles:
         raise ValueError(f"merge needs one gaze for each of {layout.num_tiles} tiles, got {len(gazes)}")
@@ -65,6 +65,8 @@ def merge(gazes: Sequence[Gaze], layout: FrameLayout) -> Gaze:
             raise ValueError(f"the gaze of tile {number} must have the layout {expected}, got {gaze.layout}")
         if gaze.num_frames != gazes[0].num_frames:
             raise ValueError(f"tiles must be of {gazes[0].num_frames} frames, tile {number} has {gaze.num_frames}")
+        if gaze.shift_px is not None and layout.num_tiles > 1:
+            raise ValueError(f"the gaze of tile {number} has shifts, with which no frame is made; gaze without motion")
     index = np.concatenate([gaze.index + number * layout.grid.num_patches for number, gaze in enumerate(gazes)])
     frame = np.concatenate([gaze.frame for gaze in gazes])
     order = np.argsort(frame, kind="stable")  # tiles are already in order, and so is each tile's choice
@@ -81,6 +83,7 @@ def merge(gazes: Sequence[Gaze], layout: FrameLayout) -> Gaze:
         probability=joined("probability"),
         predicted_loss=joined("predicted_loss"),
         time_seconds=None if any(gaze.time_seconds is None for gaze in gazes) else gazes[0].time_seconds,
+        shift_px=gazes[0].shift_px,
     )
 
 

@@ -51,6 +51,8 @@ class ChoosingOptions:
     """Stretch one tile over the whole frame: fast and coarse."""
     cascade: Annotated[float | None, argument("CHANGE")] = None
     """Open only the tiles where a colour of the small whole frame, from 0 to 1, changed by more than this; 0: all."""
+    motion: Literal["none", "global"] = "none"
+    """global: the canvas of replenish moves with the camera."""
     device: Annotated[str | None, argument("DEVICE")] = None
     """Where a learned model runs: cpu, cuda, cuda:1, mps."""
 
@@ -70,6 +72,7 @@ class ChoosingOptions:
             "per": self.per,
             "mode": "resize" if self.resize else "tiles",
             "cascade": self.cascade,
+            "motion": self.motion,
             "device": self.device,
         }
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autogaze.selectors.base import Selector
+    from autogaze.selectors.replenish import Motion
 
 SELECTORS = (
     "replenish",
@@ -20,18 +21,19 @@ SELECTORS = (
 """Names that :func:`make_selector` knows."""
 
 
-def make_selector(name: str, *, device: str | None = None) -> Selector:
-    """The selector of this name with its default options; ``device`` is for ``replenish`` alone.
+def make_selector(name: str, *, device: str | None = None, motion: Motion = "none") -> Selector:
+    """The selector of this name; ``device`` and ``motion`` are for ``replenish`` alone, all else is as usual.
 
     Raises:
-        ValueError: there is no such selector.
+        ValueError: there is no such selector, or it has no such motion.
         ImportError: the selector needs an optional package that is not installed.
     """
     # Each file is imported only when it is asked for: some need optional packages, and `import autogaze` stays quick.
     if name == "replenish":
         from autogaze.selectors.replenish import Replenish
 
-        return Replenish(device=device)
+        return Replenish(device=device, motion=motion)
+    check_still(name, motion=motion)
     if name == "random":
         from autogaze.selectors.uniform_random import Random
 
@@ -61,3 +63,15 @@ def make_selector(name: str, *, device: str | None = None) -> Selector:
 
         return Detail()
     raise ValueError(f"there is no selector {name!r}; choose from {', '.join(SELECTORS)}")
+
+
+def check_still(model: str, *, motion: Motion) -> None:
+    """Refuse a motion for a model that is not ``replenish``, and so has no canvas that could move.
+
+    Raises:
+        ValueError: the motion is not ``"none"``.
+    """
+    if motion != "none":
+        raise ValueError(
+            f"motion={motion!r} moves the canvas of replenish, and {model} has none; leave motion out, or use replenish"
+        )

@@ -17,6 +17,7 @@ from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors.base import Budget, Selector, SelectorSession
 from autogaze.selectors.distortion import picture_error
+from autogaze.selectors.replenish import Replenish
 from autogaze.tiling import merge, split, tile_layout
 
 # Shape letters: T frames, K tiles, H × W pixels of the video, S side of the overview, C = 3 colours.
@@ -48,14 +49,19 @@ class Cascade:
             change: how much a colour of the overview, in 0…1, must change to open a tile, in [0, 1).
 
         Raises:
-            ValueError: ``change`` is out of range, or the inner selector reads motion vectors, which are of whole
-                frames.
+            ValueError: ``change`` is out of range, or the inner selector reads motion vectors or moves its canvas
+                with the camera, which both are of whole frames.
         """
         self.change = _checked(change)
         if inner.needs_motion_vectors and change:
             raise ValueError(
                 f"{inner.name} reads motion vectors, which are of whole frames and not of tiles; "
                 "use it without a cascade, or use flow or difference"
+            )
+        if isinstance(inner, Replenish) and inner.motion != "none" and change:
+            raise ValueError(
+                f"motion={inner.motion!r} moves the canvas of whole frames, and a cascade opens tiles one by one; "
+                "leave one of the two out"
             )
         self.inner = inner
         """What gazes at the opened tiles."""

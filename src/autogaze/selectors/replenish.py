@@ -61,7 +61,7 @@ class Replenish:
 
         ``device`` is where, as torch names it. On ``cuda`` all tiles take patches at once; everywhere else the CPU
         works patch by patch, on the tiles that matter. The gazes are the same. With the ``motion`` ``"global"`` the
-        canvas moves with the camera where that brings it nearer to a frame, and the gaze says so.
+        canvas moves with the camera where that brings it nearer to a frame, and a gaze in which it does says so.
         """
         self.grid: PatchGrid = grid or PatchGrid()
         self.device = device
@@ -127,13 +127,14 @@ class ReplenishSession:
                 taken += self._step_within_frames(clip, position)
             self._frames_done += len(clip)
         absolute = np.concatenate([part.absolute for part in taken])
+        shift_px = np.array([part.shift_px for part in taken], np.int64)
         return Gaze(
             index=np.concatenate([part.index for part in taken]),
             count=np.array([len(part.index) for part in taken]),
             layout=self.layout,
             predicted_loss=np.array([loss(value, self._tiling.num_values) for value in absolute], np.float32),
             time_seconds=frames.time_seconds,
-            shift_px=np.array([part.shift_px for part in taken], np.int64) if self._follows else None,
+            shift_px=shift_px if shift_px.any() else None,
         )
 
     def _shifts(self, clip: Frames) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ import numpy as np
 from autogaze.errors import AutoGazeError
 from autogaze.loading import DEFAULT_MODEL, Model
 from autogaze.pipeline import Mode, Recipe, make_recipe, open_session
+from autogaze.selectors.replenish import Motion
 from autogaze.streaming import GazeSession
 from autogaze.video import VideoReader, VideoSource, open_video
 from autogaze.video_sources import CAMERA, is_url
@@ -53,6 +54,7 @@ def watch(
     per: Literal["frame", "clip"] = "frame",
     mode: Mode = "tiles",
     cascade: float | None = None,
+    motion: Motion = "none",
     device: str | None = None,
     fps: float | None = None,
     seconds: float | None = None,
@@ -67,7 +69,7 @@ def watch(
 
     Args:
         source: see :func:`~autogaze.video.open_video`.
-        model, ratio, threshold, psnr_db, per, mode, cascade, device: see :func:`autogaze.gaze`.
+        model, ratio, threshold, psnr_db, per, mode, cascade, motion, device: see :func:`autogaze.gaze`.
         fps: play a file at this rate; None: as its times say. Cameras have their own.
         seconds: end after so many; None: go on.
         on_frame: called after each frame; its time counts as time in which frames may be dropped.
@@ -89,6 +91,7 @@ def watch(
         per=per,
         mode=mode,
         cascade=cascade,
+        motion=motion,
         device=device,
     )
     reader = open_video(source, window_frames=1)
