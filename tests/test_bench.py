@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from PIL import Image
 import autogaze
 from autogaze.benching import bench, candidates, clip, load_report, run
 from autogaze.benching.files import JSON, PICTURE
+from autogaze.benching.memory import Job, MemoryProcessError, measure_memory
 from autogaze.benching.naive import NaiveEngine, naively
 from autogaze.benching.plot import milliseconds, write_plot
 from autogaze.benching.report import BenchFileError, BenchReport
@@ -417,11 +420,23 @@ class TestCommand:
         assert "is a file" in err
 
 
-def test_memory_that_breaks_is_told_and_costs_no_times(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> Memory:
-        raise run.BrokenProcessPool
+class TestMemory:
+    def job(self, video: str, make: Any) -> Job:
+        return Job(video=video, make=make, clips=1, threads=1, device=None)
 
-    monkeypatch.setattr(run, "measure_memory", broken)
-    report = bench(video, models=["uniform"], repeats=1, frames=1)
-    assert report.rows[0].memory is None
-    assert any(warning.startswith("uniform: the process that measures memory was ended") for warning in report.warnings)
+    def test_what_breaks_is_told_and_costs_no_times(self, video: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(_: Job) -> Memory:
+            raise MemoryProcessError("memory could not be measured: it rains")
+
+        monkeypatch.setattr(run, "measure_memory", broken)
+        report = bench(video, models=["uniform"], repeats=1, frames=1)
+        assert report.rows[0].memory is None
+        assert report.warnings[0] == "uniform: memory could not be measured: it rains"
+
+    def test_a_process_that_fails_says_why(self, video: str) -> None:
+        with pytest.raises(MemoryProcessError, match=r"not be measured: ZeroDivisionError: "):
+            measure_memory(self.job(video, partial(divmod, 1, 0)))
+
+    def test_a_process_that_is_ended_is_missed(self, video: str) -> None:
+        with pytest.raises(MemoryProcessError, match=r"ended with code -9; is there enough\?"):
+            measure_memory(self.job(video, partial(signal.raise_signal, signal.SIGKILL)))

@@ -2,59 +2,88 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import pickle
+import subprocess
+import sys
 import tempfile
-import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from autogaze.benching.rows import Memory
 from autogaze.benching.stages import go_through
-from autogaze.errors import CalibrationWarning
+from autogaze.errors import AutoGazeError
 from autogaze.evaluation.memory import PeakMemory
 from autogaze.pipeline import Recipe
 
+# A process of multiprocessing would import the caller's script anew, and run it unless it guards against that.
+_CHILD = """
+import pickle, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+from autogaze.benching.memory import answer
+answer(sys.stdin.buffer.read())
+"""
 
-def measure_memory(
-    video: str, *, make: Callable[[], Recipe], clips: int, threads: int, device: str | None
-) -> Memory | None:
+
+class MemoryProcessError(AutoGazeError):
+    """The process that measures memory did not come to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is measured; picklable."""
+
+    video: str
+    """The video."""
+    make: Callable[[], Recipe]
+    """Makes the selector with its limits."""
+    clips: int
+    """Clips of the pass."""
+    threads: int
+    """Threads of torch."""
+    device: str | None
+    """Where a learned model runs."""
+
+
+def measure_memory(job: Job) -> Memory | None:
     """What one pass needs; None where the system does not say.
 
-    Args:
-        video: the video.
-        make: makes the recipe, in the process that is measured; picklable.
-        clips: clips of a pass.
-        threads: threads of torch.
-        device: where a learned model runs.
-
     Raises:
-        BrokenProcessPool: the process was ended from outside, as systems do that are short of memory.
-        Exception: what ``make`` and the pass raise.
+        MemoryProcessError: the process failed, or was ended, as systems do that are short of memory.
     """
-    context = multiprocessing.get_context("spawn")  # a forked process would begin with all that this one holds
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        work = partial(_measure, video, make=make, clips=clips, threads=threads, device=device)
-        return process.submit(work).result()
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD], input=pickle.dumps(sys.path) + pickle.dumps(job), capture_output=True
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines and done.returncode > 0 else f"ended with code {done.returncode}; is there enough?"
+        raise MemoryProcessError(f"memory could not be measured: {reason}")
+    values = json.loads(done.stdout.splitlines()[-1])
+    return None if values is None else Memory(**values)
 
 
-def _measure(video: str, *, make: Callable[[], Recipe], clips: int, threads: int, device: str | None) -> Memory | None:
-    torch.set_num_threads(threads)
+def answer(job: bytes) -> None:
+    """Do a pickled job, as the only work of this process, and print what it needed as a line of JSON."""
+    memory = _measure(pickle.loads(job))
+    sys.stdout.write(json.dumps(None if memory is None else asdict(memory)) + "\n")
+
+
+def _measure(job: Job) -> Memory | None:
+    torch.set_num_threads(job.threads)
     of_process = PeakMemory()
     of_process.reset()
     base_mb = of_process.peak_mb()
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore", CalibrationWarning)
-        go_through(video, recipe=make(), clips=clips, folder=Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        go_through(job.video, recipe=job.make(), clips=job.clips, folder=Path(folder))
     peak_mb = of_process.peak_mb()
     if base_mb is None or peak_mb is None:
         return None
-    on_cuda = device is not None and torch.device(device).type == "cuda"
+    on_cuda = job.device is not None and torch.device(job.device).type == "cuda"
     return Memory(
         base_mb=base_mb,
         peak_mb=peak_mb,
-        accelerator_mb=torch.cuda.max_memory_allocated(device) / 1e6 if on_cuda else None,
+        accelerator_mb=torch.cuda.max_memory_allocated(job.device) / 1e6 if on_cuda else None,
     )

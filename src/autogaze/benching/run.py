@@ -6,7 +6,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 from autogaze.benching.candidates import Candidate, find_candidates
 from autogaze.benching.clip import write_clip
-from autogaze.benching.memory import measure_memory
+from autogaze.benching.memory import Job, MemoryProcessError, measure_memory
 from autogaze.benching.report import BenchReport, Machine
 from autogaze.benching.rows import Footage, Memory, Row
 from autogaze.benching.stages import Passed, go_through
@@ -178,13 +177,18 @@ def _memory(
     told = []
     for candidate in candidates:
         steps.begin(f"{candidate.name}: memory")
+        job = Job(
+            video=source.path,
+            make=candidate.make,
+            clips=source.clips,
+            threads=torch.get_num_threads(),
+            device=device,
+        )
         try:
-            memory[candidate.name] = measure_memory(
-                source.path, make=candidate.make, clips=source.clips, threads=torch.get_num_threads(), device=device
-            )
-        except BrokenProcessPool:
+            memory[candidate.name] = measure_memory(job)
+        except MemoryProcessError as error:
             memory[candidate.name] = None
-            told.append(f"{candidate.name}: the process that measures memory was ended from outside; is there enough?")
+            told.append(f"{candidate.name}: {error}")
     return memory, told
 
 
