@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import autogaze
 from autogaze.benching import bench, candidates, clip, load_report, run
@@ -26,7 +27,7 @@ from autogaze.benching.plot import milliseconds, write_plot
 from autogaze.benching.report import BenchFileError, BenchReport
 from autogaze.benching.rows import STAGES, Memory, Row, Spread
 from autogaze.benching.stages import go_through
-from autogaze.benching.table import comparisons
+from autogaze.benching.table import comparisons, stage_table, time_table
 from autogaze.cli import main
 from autogaze.errors import AutoGazeError, BudgetError, CheckpointError, VideoError
 from autogaze.frames import Frames
@@ -289,9 +290,16 @@ class TestFiles:
         bare = replace(report, rows=(replace(report.rows[0], memory=None),), warnings=("busy",))
         assert BenchReport.from_json(json.loads(json.dumps(bare.to_json()))) == bare
 
+    def test_of_a_version_with_fewer_options_come_back(self, report: BenchReport) -> None:
+        told = report.to_json()
+        for row in told["rows"]:
+            del row["settings"]["cascade"]
+        assert BenchReport.from_json(told) == report
+
     @pytest.mark.parametrize(
         ("change", "words"),
         [
+            ({"video": {"name": "x"}}, "damaged"),
             ({"format": "autogaze-summary"}, "not a benchmark of autogaze"),
             ({"version": 2}, "version 2, this autogaze reads version 1"),
             ({"rows": [{}]}, "damaged"),
@@ -337,6 +345,19 @@ def test_a_naive_loop_is_compared_with_the_engine_before_it(report: BenchReport)
     assert naive.settings == engine.settings
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_fit_a_terminal_and_names_give_way(report: BenchReport, width: int) -> None:
+    console = Console(width=width)
+    for table in (time_table(report), stage_table(report)):
+        with console.capture() as captured:
+            console.print(table)
+        told = captured.get()
+        assert max(map(len, told.splitlines())) <= width
+        assert "…" not in told
+        letters = "".join(line.split(" ")[0] for line in told.splitlines()[1:])
+        assert letters.startswith(f"replenish{SMALL}")
+
+
 def _slower(row: Row) -> Iterator[Any]:
     for one in row.passes:
         yield replace(one, clip_seconds=tuple(2 * seconds for seconds in one.clip_seconds))
@@ -353,19 +374,21 @@ class TestCommand:
     def test_needs_no_video_and_writes_what_it_prints(
         self, video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        words = ("--model", "uniform,random", "--frames", 16, "--repeats", 1, "--out", tmp_path / "out")
-        status, out, _ = self.says(capsys, *words)
+        options = ("--model", "uniform,random", "--frames", 16, "--repeats", 1, "--out", tmp_path / "out")
+        status, out, _ = self.says(capsys, *options)
         assert status == 0
         report = load_report(tmp_path / "out" / JSON)
         assert report.video.is_procedural
         assert [row.name for row in report.rows] == ["uniform", "random"]
         lines = out.splitlines()
         assert lines[0] == report.headline()
-        assert [line.split()[0] for line in lines[2:4]] == ["uniform", "random"]
+        words = [line.split()[0] for line in lines[1:-1]]
+        assert words == ["selector", "uniform", "random"] * 2
+        assert max(map(len, lines[1:-1])) <= 80
         assert lines[-1] == f"→ {tmp_path / 'out' / JSON} {tmp_path / 'out' / PICTURE}"
         assert Image.open(tmp_path / "out" / PICTURE).size[0] == 1560
-        assert self.says(capsys, *words)[0] == 2, "what is there is not replaced unasked"
-        status, out, _ = self.says(capsys, video, *words, "--overwrite", "--json")
+        assert self.says(capsys, *options)[0] == 2, "what is there is not replaced unasked"
+        status, out, _ = self.says(capsys, video, *options, "--overwrite", "--json")
         assert status == 0
         assert BenchReport.from_json(json.loads(out)) == load_report(tmp_path / "out" / JSON) != report
 

@@ -151,7 +151,8 @@ def _summary(row: Row) -> dict[str, Any]:
 
 
 def _part(kind: type[PartT], values: Mapping[str, Any]) -> PartT:
-    return kind(**tuples({field.name: values[field.name] for field in fields(kind)}))
+    # What this version knows and the file does not say, such as an option that came later, has its default.
+    return kind(**tuples({field.name: values[field.name] for field in fields(kind) if field.name in values}))
 
 
 def _row(values: Mapping[str, Any]) -> Row:

@@ -6,31 +6,41 @@ from rich.table import Table
 from rich.text import Text
 
 from autogaze.benching.report import BenchReport
-from autogaze.benching.rows import REAL_TIME_FPS, STAGES, Row
+from autogaze.benching.rows import REAL_TIME_FPS, STAGES
 from autogaze.captions import percent
 from autogaze.selectors.base import CLIP_FRAMES
 
 NONE = "–"
 
 
-def report_table(report: BenchReport) -> Table:
-    """A line for each selector."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("selector")
-    for title in (
-        "kept",
-        f"{CLIP_FRAMES} frames",
-        "quartiles",
-        "fastest",
-        "a tile",
-        "frames/s",
-        f"× {REAL_TIME_FPS:g} fps",
-        *STAGES,
-        "memory",
-    ):
-        table.add_column(title, justify="right")
+def time_table(report: BenchReport) -> Table:
+    """What is kept and how long that takes, a line for each selector; 80 letters wide with names of usual length."""
+    table = _table("kept", f"{CLIP_FRAMES} frames", "quartiles", "fastest", "frames/s", f"× {REAL_TIME_FPS:g} fps")
     for row in report.rows:
-        table.add_row(Text(row.name), *_cells(row))
+        clip = row.clip_ms
+        table.add_row(
+            Text(row.name),
+            percent(row.kept_share),
+            f"{_number(clip.median)} ms",
+            f"{_number(clip.quartile_low)}–{_number(clip.quartile_high)}",
+            _number(clip.least),
+            _number(row.fps.median),
+            _number(row.real_time),
+        )
+    return table
+
+
+def stage_table(report: BenchReport) -> Table:
+    """Where the time goes, and memory, a line for each selector; likewise."""
+    table = _table("a tile", *STAGES, "memory")
+    for row in report.rows:
+        shares = row.stage_shares()
+        table.add_row(
+            Text(row.name),
+            f"{_number(row.tile_clip_ms)} ms",
+            *(f"{shares[stage]:.0%}" if shares[stage] else NONE for stage in STAGES),
+            NONE if row.memory is None else f"+{row.memory.over_base_mb:.0f} MB",
+        )
     return table
 
 
@@ -46,19 +56,13 @@ def comparisons(report: BenchReport) -> list[str]:
     return lines
 
 
-def _cells(row: Row) -> list[str]:
-    clip, shares = row.clip_ms, row.stage_shares()
-    return [
-        percent(row.kept_share),
-        f"{_number(clip.median)} ms",
-        f"{_number(clip.quartile_low)}–{_number(clip.quartile_high)}",
-        _number(clip.least),
-        f"{_number(row.tile_clip_ms)} ms",
-        _number(row.fps.median),
-        f"{row.real_time:.2f}" if row.real_time < 10 else f"{row.real_time:.0f}",
-        *(f"{shares[stage]:.0%}" if shares[stage] else NONE for stage in STAGES),
-        NONE if row.memory is None else f"+{row.memory.over_base_mb:.0f} MB",
-    ]
+def _table(*titles: str) -> Table:
+    """A table of numbers; where it is too wide, the names give way."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("selector", overflow="fold")
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
 
 
 def _number(value: float) -> str:

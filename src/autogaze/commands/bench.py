@@ -59,7 +59,7 @@ class BenchCommand:
         from autogaze import terminal
         from autogaze.benching.files import claim, write_files
         from autogaze.benching.run import bench
-        from autogaze.benching.table import comparisons, report_table
+        from autogaze.benching.table import comparisons, stage_table, time_table
 
         if self.tiles and self.resize:
             raise AutoGazeError("--tiles and --resize exclude each other; give one of them")
@@ -84,7 +84,8 @@ class BenchCommand:
             terminal.say(json.dumps(report.to_json(), indent=1))
         elif not self.quiet:
             terminal.say(report.headline())
-            terminal.show(report_table(report))
+            terminal.show(time_table(report))
+            terminal.show(stage_table(report))
             for line in comparisons(report):
                 terminal.say(line)
             terminal.say(" ".join(["→", *(str(self.out / file) for file in files)]))
