@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_figures
 import encoder_figures
 import gaze_model_figures
 
@@ -250,6 +251,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "thresholds": ("bundled_on_val.json", gaze_model_figures.thresholds),
     "restart": ("bundled_on_val.json", gaze_model_figures.restart),
     "stages": ("stage_ablation.json", gaze_model_figures.stages),
+    "bench": ("bench.json", bench_figures.costs),
     "lazy-labels": ("lazy_labels.json", gaze_model_figures.lazy_labels),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import signal
@@ -38,7 +39,8 @@ from autogaze.pipeline import GazeStream, make_recipe
 from autogaze.selectors.base import Budget
 from make_video import moving_frames, write_video
 
-SMALL = Path(__file__).parent / "data" / "gaze_small"
+ROOT = Path(__file__).parents[1]
+SMALL = ROOT / "tests" / "data" / "gaze_small"
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +319,17 @@ class TestFiles:
         (tmp_path / "bench.json").write_text("{")
         with pytest.raises(BenchFileError, match="is not JSON"):
             load_report(tmp_path / "bench.json")
+
+    def test_make_a_table_of_the_readme(self, report: BenchReport, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(ROOT / "docs")
+        lines = importlib.import_module("bench_figures").costs(report.to_json()).splitlines()
+        assert [line.split(" | ")[0] for line in lines[2:5]] == [
+            "| `replenish`",
+            f"| `{SMALL}`",
+            f"| `{SMALL}`, naive loop",
+        ]
+        assert {line.count("|") for line in lines[:5]} == {11}
+        assert lines[-1].startswith("`moving.mp4` of 104×72 px, 32 frames, on 1 thread of ")
 
     def test_equal_benchmarks_give_equal_pictures(self, report: BenchReport, tmp_path: Path) -> None:
         write_plot(tmp_path / "one.png", report=report)

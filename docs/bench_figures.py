@@ -1,0 +1,53 @@
+"""The table of what gazing costs: from the ``bench.json`` of ``autogaze bench`` to Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STAGES = ("decode", "preprocess", "gaze", "write")
+
+
+def costs(data: dict[str, Any]) -> str:
+    """Every row that was measured: latency, throughput, stages and memory."""
+    lines = [
+        f"| selector | kept | 16 frames | a tile | frames a second | {' | '.join(STAGES)} | memory |",
+        "|:--|--:|--:|--:|--:|" + "--:|" * (len(STAGES) + 1),
+    ]
+    for row in data["rows"]:
+        said, memory = row["summary"], row["summary"]["memory_over_base_mb"]
+        clip = said["clip_ms"]
+        name = f"{row['settings']['model']}`, naive loop" if row["naive"] else f"{row['name']}`"
+        lines.append(
+            f"| `{name} | {said['kept_share']:.1%} "
+            f"| {_ms(clip['median'])} ({_plain(clip['quartile_low'])}–{_plain(clip['quartile_high'])}) "
+            f"| {_ms(said['tile_clip_ms'])} | {_plain(said['fps']['median'])} "
+            f"| {' | '.join(_share(said['stage_shares'][stage]) for stage in STAGES)} "
+            f"| {'–' if memory is None else f'+{memory:.0f} MB'} |"
+        )
+    return "\n".join([*lines, "", _where(data)])
+
+
+def _where(data: dict[str, Any]) -> str:
+    video, machine = data["video"], data["machine"]
+    name = "A procedural clip" if video["is_procedural"] else f"`{video['name'].rpartition('/')[2]}`"
+    count = machine["torch_threads"]
+    where = f"{count} {'thread' if count == 1 else 'threads'} of {machine['processor']}"
+    where += f", {machine['accelerator']}" if machine["accelerator"] else ""
+    return (
+        f"{name} of {video['width_px']}×{video['height_px']} px, {video['frames']} frames, on {where} "
+        f"(torch {data['versions']['torch']}): medians and quartiles of {data['repeats']} passes, from `autogaze bench`. "
+        "Frames a second are from the video file to the gaze file, stages are shares of that time, and memory is over "
+        "that of a process which has imported everything."
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{_plain(value)} ms"
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value else "–"
