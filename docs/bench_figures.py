@@ -35,9 +35,9 @@ def _where(data: dict[str, Any]) -> str:
     where += f", {machine['accelerator']}" if machine["accelerator"] else ""
     return (
         f"{name} of {video['width_px']}×{video['height_px']} px, {video['frames']} frames, on {where} "
-        f"(torch {data['versions']['torch']}): medians and quartiles of {data['repeats']} passes, from `autogaze bench`. "
-        "Frames a second are from the video file to the gaze file, stages are shares of that time, and memory is over "
-        "that of a process which has imported everything."
+        f"(torch {data['versions']['torch']}): medians of {data['repeats']} passes, from `autogaze bench`. "
+        "In brackets quartiles. Frames a second are from the video file to the gaze file, stages are shares of that "
+        "time, and memory is over that of a process which has imported everything."
     )
 
 
