@@ -1,11 +1,13 @@
-"""Teach the last block of a gaze model what its own gazes were worth, on a CPU.
+"""Teach the last blocks of a gaze model what its own gazes were worth, on a CPU.
 
     python scripts/polish_gaze.py --videos DIR --images DIR --work CACHE --out DIR [--init bundled] [--clips 320]
 
 The model gazes at training clips. At the start of each of its groups a greedy search goes on from the canvas that the
-model left: what each patch would gain at each head is what the last block, the final norm and the gaze head learn,
+model left: what each patch would gain at each head is what the last blocks, the final norm and the gaze head learn,
 from what the blocks below say, which is computed once. All else, the stop head included, stays bit for bit what it was.
-What was gathered lies in CACHE; the same command goes on where it was interrupted. Weights are rounded to bf16.
+What was gathered lies in CACHE, for as many blocks as it was gathered for; the same command goes on where it was
+interrupted. In a second round, with ``--init`` the model of the first and ``--also`` its CACHE, it learns from where it
+goes now. Weights are rounded to bf16.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 import argparse
 import time
 import zlib
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +34,7 @@ from autogaze.datasets.stream import ClipShape, LabelledClip
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.models.autogaze.checkpoint import WEIGHTS_NAME, write_tensors
-from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder, rotate
+from autogaze.models.autogaze.modeling_autogaze import GazeDecoder, rotate
 from autogaze.models.autogaze.scoring import IMPOSSIBLE, Slots
 from autogaze.packing import pack
 from autogaze.selectors.cells import Pixels, Tiling
@@ -58,7 +62,7 @@ class Lesson:
     """What there is to learn from one clip."""
 
     tokens_LC: Tensor
-    """(L, C) fp16 what the last block reads."""
+    """(L, C) fp16 what the first block that learns reads."""
     before_S: Tensor
     """(S,) token that each group is read out at."""
     taken_SV: Tensor
@@ -99,8 +103,8 @@ def gains(rgb: Pixels, gaze: Gaze, *, group: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def lesson(model: AutoGaze, clip: LabelledClip[Label], *, seed: int) -> Lesson:
-    """Let the model gaze at a clip and look at what it did."""
+def lesson(model: AutoGaze, clip: LabelledClip[Label], *, seed: int, blocks: int) -> Lesson:
+    """Let the model gaze at a clip and look at what it did; the last ``blocks`` are to learn from it."""
     decoder, number = model.gazing_model.gaze_decoder, clip.recipe.number
     K, V = decoder.group_size, decoder.vocab_size
     rng = np.random.default_rng([seed, number, 10])
@@ -113,7 +117,7 @@ def lesson(model: AutoGaze, clip: LabelledClip[Label], *, seed: int) -> Lesson:
     frame_N = torch.repeat_interleave(packed.num_gazing_each_frame)
     index_BN = packed.gazing_pos - frame_N * packed.num_vision_tokens_each_frame
     read: list[Tensor] = []
-    hook = decoder.model.layers[-1].register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    hook = decoder.model.layers[-blocks].register_forward_pre_hook(lambda _, given: read.append(given[0]))
     model.gazing_model.stop_features(rollouts.visual_BTPC, index_BN, ~packed.if_padded_gazing, counts)
     hook.remove()
     visual_tokens = rollouts.visual_BTPC.shape[2]
@@ -128,44 +132,70 @@ def lesson(model: AutoGaze, clip: LabelledClip[Label], *, seed: int) -> Lesson:
     )
 
 
-def gather(arguments: argparse.Namespace, model: AutoGaze) -> tuple[list[Lesson], list[Lesson]]:
-    """Lessons of all clips, from the cache where they are there: those that teach, and those that judge."""
+def gather_share(arguments: argparse.Namespace, rank: int) -> None:
+    """Write the lessons of every so many-th clip from ``rank`` on, but those that are there."""
+    torch.set_num_threads(1)
+    model = gaze_model(init=arguments.init, shape="", seed=0).eval()
+    numbers = range(rank, arguments.clips, arguments.jobs)
+    missing = [number for number in numbers if not lesson_path(arguments, number).exists()]
+    if not missing:
+        return
     sources = mixed_sources(
         videos=arguments.videos, images=arguments.images, procedural=arguments.procedural, grid=model.grid
     )
-    mix = ClipMix(sources=sources, seed=arguments.seed, max_gazes=MAX_GAZES, clean=1.0)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    teaching, judging = list[Lesson](), list[Lesson]()
     with ClipFeed(
-        mix,
+        ClipMix(sources=sources, seed=arguments.seed, max_gazes=MAX_GAZES, clean=1.0),
         ClipShape(grid=model.grid, frames=model.config.max_num_frames),
-        batch=1,
+        batch=arguments.jobs,
         order=SampleOrder(block=4096, reuse=1, seed=arguments.seed),
         labeller=GreedyLabeller(grid=model.grid),
-        first_step=len(list(arguments.work.glob("*.pt"))),
+        rank=rank,
+        world=arguments.jobs,
+        first_step=missing[0] // arguments.jobs,
     ) as feed:
-        for number in range(arguments.clips):
-            path = arguments.work / f"{number}.pt"
-            if not path.exists():
-                clips = feed.step()
-                found = [(clip.recipe.path, lesson(model, clip, seed=arguments.seed).__dict__) for clip in clips]
-                torch.save(found, path.with_suffix(".part"))
-                path.with_suffix(".part").replace(path)
-                print(f"clip {number + 1} of {arguments.clips}", flush=True)
-            for source, fields in torch.load(path, weights_only=False):
-                name = str(number) if source is None else source.stem.rpartition("_")[0]
-                aside = zlib.crc32(name.encode()) % ASIDE == 0 and not arguments.all
-                (judging if aside else teaching).append(Lesson(**fields))
+        for number in range(missing[0], arguments.clips, arguments.jobs):
+            clips, path = feed.step(), lesson_path(arguments, number)
+            if path.exists():
+                continue
+            found = [
+                (clip.recipe.path, lesson(model, clip, seed=arguments.seed, blocks=arguments.blocks).__dict__)
+                for clip in clips
+            ]
+            torch.save(found, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+            print(f"clip {number + 1} of {arguments.clips}", flush=True)
+
+
+def lesson_path(arguments: argparse.Namespace, number: int) -> Path:
+    """Where the lesson of a clip lies."""
+    work: Path = arguments.work
+    return work / f"{number}.pt"
+
+
+def gather(arguments: argparse.Namespace) -> tuple[list[Lesson], list[Lesson]]:
+    """Lessons of all clips, from the cache where they are there: those that teach, and those that judge."""
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        list(pool.map(gather_share, [arguments] * arguments.jobs, range(arguments.jobs)))
+    teaching, judging = list[Lesson](), list[Lesson]()
+    paths = [lesson_path(arguments, number) for number in range(arguments.clips)]
+    for path in paths + [path for folder in arguments.also for path in sorted(folder.glob("*.pt"))]:
+        for source, fields in torch.load(path, weights_only=False):
+            name = str(path) if source is None else source.stem.rpartition("_")[0]
+            aside = zlib.crc32(name.encode()) % ASIDE == 0 and not arguments.all
+            (judging if aside else teaching).append(Lesson(**fields))
     return teaching, judging
 
 
-def hidden(decoder: GazeDecoder, one: Lesson) -> Tensor:
-    """(S, C) what the heads read before each group, with gradients to the last block."""
-    block = decoder.model.blocks[-1]
-    assert isinstance(block, DecoderLayer)
-    attention, tokens_LC, at_S = block.self_attn, one.tokens_LC.float(), one.before_S
+def hidden(decoder: GazeDecoder, one: Lesson, *, blocks: int) -> Tensor:
+    """(S, C) what the heads read before each group, with gradients to the last ``blocks``."""
+    tokens_LC, at_S = one.tokens_LC.float(), one.before_S
     position_1L = torch.arange(len(tokens_LC))[None]
     cos, sin = decoder.model.rotary(position_1L, tokens_LC.dtype)
+    *below, block = decoder.model.blocks[-blocks:]
+    for lower in below:
+        tokens_LC = lower(tokens_LC[None], cos, sin, None)[0]
+    attention = block.self_attn
     x = block.input_layernorm(tokens_LC)[None]
     heads = (1, -1, attention.k_proj.out_features // attention.head_dim, attention.head_dim)
     k = rotate(attention.k_proj(x).view(heads), cos, sin).transpose(1, 2)
@@ -179,10 +209,10 @@ def hidden(decoder: GazeDecoder, one: Lesson) -> Tensor:
     return out
 
 
-def sums(decoder: GazeDecoder, one: Lesson) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sums(decoder: GazeDecoder, one: Lesson, *, blocks: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross-entropy of the search's patches, expected share of the best gain, that of the likeliest patch; heads."""
     S, K = one.target_SK.shape
-    logits_SKV = decoder.lm_head(hidden(decoder, one)).view(S, K, -1)
+    logits_SKV = decoder.lm_head(hidden(decoder, one, blocks=blocks)).view(S, K, -1)
     target_SK1 = one.target_SK.clamp(min=0)[..., None]
     # Before each head the patches of the heads before it are gone.
     gone_SKV = F.one_hot(target_SK1[..., 0], logits_SKV.shape[-1]).cumsum(1).roll(1, dims=1).bool()
@@ -206,13 +236,20 @@ def sums(decoder: GazeDecoder, one: Lesson) -> tuple[Tensor, Tensor, Tensor, Ten
 
 def teach(arguments: argparse.Namespace, decoder: GazeDecoder, lessons: list[Lesson]) -> None:
     """Adam over the lessons, linear decay, averaged weights at the end."""
-    learning: list[nn.Module] = [decoder.model.blocks[-1], decoder.model.norm, decoder.lm_head]
+    learning: list[nn.Module] = [*decoder.model.blocks[-arguments.blocks :], decoder.model.norm, decoder.lm_head]
     decoder.requires_grad_(False)
     weights = [weight for module in learning for weight in module.requires_grad_(True).parameters()]
     optimiser = torch.optim.AdamW(weights, lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
     steps, batch = int(arguments.epochs * len(lessons) / arguments.batch), arguments.batch
     rng, order = np.random.default_rng(arguments.seed), list[int]()
     average, begun = [weight.detach().clone() for weight in weights], time.perf_counter()
+
+    def gradients(one: Lesson) -> tuple[Tensor, ...]:
+        entropy, expected, _, _ = sums(decoder, one, blocks=arguments.blocks)
+        return torch.autograd.grad(entropy - arguments.gain_weight * expected, weights)
+
+    # A clip for each thread keeps the processor busier than all threads at one clip.
+    pool = ThreadPoolExecutor(arguments.jobs, initializer=torch.set_num_threads, initargs=(1,))
     for step in range(steps):
         while len(order) < batch:
             order += rng.permutation(len(lessons)).tolist()
@@ -220,28 +257,27 @@ def teach(arguments: argparse.Namespace, decoder: GazeDecoder, lessons: list[Les
         heads = sum(one.target_SK.numel() for one in some)
         for group in optimiser.param_groups:
             group["lr"] = arguments.lr * min(1.0, (step + 1) / 20) * (1 - step / steps)
-        for one in some:
-            entropy, expected, _, _ = sums(decoder, one)
-            ((entropy - arguments.gain_weight * expected) / heads).backward()
+        for weight, parts in zip(weights, zip(*pool.map(gradients, some), strict=True), strict=True):
+            weight.grad = torch.stack(parts).sum(0) / heads
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        optimiser.zero_grad()
         with torch.no_grad():
             for mean, weight in zip(average, weights, strict=True):
                 mean.lerp_(weight, 1 - min(0.98, step / (step + 5)))
         if (step + 1) % 20 == 0:
             print(f"step {step + 1} of {steps}, {time.perf_counter() - begun:.0f} s", flush=True)
+    pool.shutdown()
     with torch.no_grad():
         for mean, weight in zip(average, weights, strict=True):
             weight.copy_(mean)
 
 
 @torch.no_grad()
-def tell(when: str, decoder: GazeDecoder, lessons: list[Lesson]) -> None:
+def tell(when: str, decoder: GazeDecoder, lessons: list[Lesson], *, blocks: int) -> None:
     """How good the model's choices are on clips kept aside."""
     if not lessons:
         return
-    found = [sums(decoder, one) for one in lessons]
+    found = [sums(decoder, one, blocks=blocks) for one in lessons]
     entropy, expected, likeliest, heads = (float(torch.stack(parts).sum()) for parts in zip(*found, strict=True))
     shares = f"of the best gain {likeliest / heads:.1%}, expected {expected / heads:.1%}"
     print(f"{when}: {entropy / heads:.3f} nats a gaze; {shares}", flush=True)
@@ -254,9 +290,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="*", default=[])
     parser.add_argument("--procedural", type=float, default=0.05)
     parser.add_argument("--work", type=Path, required=True, help="where lessons are kept; 1.7 MB a clip")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="lessons of earlier rounds, to learn from too")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", default="bundled")
-    for name, number in (("clips", 320), ("batch", 8), ("seed", 21)):
+    for name, number in (("clips", 320), ("blocks", 2), ("jobs", 2), ("batch", 8), ("seed", 21)):
         parser.add_argument(f"--{name}", type=int, default=number)
     for name, value in (("epochs", 4.0), ("lr", 3e-4), ("gain-weight", 10.0)):
         parser.add_argument(f"--{name}", type=float, default=value)
@@ -264,10 +301,10 @@ def main() -> None:
     arguments = parser.parse_args()
     model = gaze_model(init=arguments.init, shape="", seed=0).eval()
     decoder = model.gazing_model.gaze_decoder
-    lessons, aside = gather(arguments, model)
-    tell("before", decoder, aside)
+    lessons, aside = gather(arguments)
+    tell("before", decoder, aside, blocks=arguments.blocks)
     teach(arguments, decoder, lessons)
-    tell("after", decoder, aside)
+    tell("after", decoder, aside, blocks=arguments.blocks)
     model.save_pretrained(arguments.out)
     rounded = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
     write_tensors(rounded, arguments.out / WEIGHTS_NAME)

@@ -63,6 +63,13 @@ def round_weights(source: Path, target: Path, kind: type[AutoGaze] | type[Refine
     write_tensors(rounded, target / WEIGHTS)
 
 
+def install(bundle: Path) -> None:
+    """Put the files of ``bundle/gaze`` and ``bundle/refiner``, where they are there, in place of the bundled ones."""
+    for source in sorted(bundle.glob("*/*")):
+        shutil.copy2(source, BUNDLED / source.parent.name / source.name)
+        print(f"installed {source.parent.name}/{source.name}")
+
+
 def main() -> None:
     """Train, choose, round, calibrate, install."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,9 +92,7 @@ def main() -> None:
     round_weights(refiner, pair / "refiner", Refiner)
     autogaze("calibrate", *arguments.val, "--model", pair / "gaze", "--overwrite")
     if arguments.install:
-        for source in sorted(pair.glob("*/*")):
-            shutil.copy2(source, BUNDLED / source.parent.name / source.name)
-            print(f"installed {source.parent.name}/{source.name}")
+        install(pair)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def whole_groups(model: AutoGaze, monkeypatch: pytest.MonkeyPatch) -> tuple[poli
     for name, value in (("WHOLE_GROUPS", 1.0), ("LEAST_GAIN", 0.0), ("gains", watched)):
         monkeypatch.setattr(polish, name, value)
     clip = labelled(model)
-    lesson = polish.lesson(model, clip, seed=0)
+    lesson = polish.lesson(model, clip, seed=0, blocks=1)
     assert set((gazes[0].count % GROUP).tolist()) == {0}
     return lesson, gazes[0], own_labels(clip.rgb, gazes[0], group=GROUP)
 
@@ -94,10 +94,14 @@ def test_gains_are_found_by_trying_every_patch() -> None:
     np.testing.assert_allclose(gain_SKP[1, 0].float(), found, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
 def test_cross_entropy_is_that_of_the_policy(
-    model: AutoGaze, whole_groups: tuple[polish.Lesson, Gaze, OwnLabel]
+    model: AutoGaze, whole_groups: tuple[polish.Lesson, Gaze, OwnLabel], monkeypatch: pytest.MonkeyPatch, blocks: int
 ) -> None:
-    lesson, gaze, label = whole_groups
+    _, gaze, label = whole_groups
+    for name, value in (("WHOLE_GROUPS", 1.0), ("LEAST_GAIN", 0.0)):
+        monkeypatch.setattr(polish, name, value)
+    lesson = polish.lesson(model, labelled(model), seed=0, blocks=blocks)
     packed = pack([gaze])
     frame_N = torch.repeat_interleave(packed.num_gazing_each_frame)
     known_BN = torch.from_numpy(label.known)[None]
@@ -111,7 +115,7 @@ def test_cross_entropy_is_that_of_the_policy(
             known_BN=known_BN,
             policy=Policy(),
         )
-        entropy, expected, likeliest, heads = polish.sums(model.gazing_model.gaze_decoder, lesson)
+        entropy, expected, likeliest, heads = polish.sums(model.gazing_model.gaze_decoder, lesson, blocks=blocks)
     assert int(heads) == int(known_BN.sum())
     wanted = -scored.log_probability_BN[known_BN].sum()
     torch.testing.assert_close(entropy, wanted, rtol=2e-3, atol=0.0)  # lessons are kept in half precision
@@ -119,26 +123,49 @@ def test_cross_entropy_is_that_of_the_policy(
     assert 0 < likeliest <= heads
 
 
-def test_the_last_block_learns_and_all_else_stays(model: AutoGaze) -> None:
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_last_blocks_learn_and_all_else_stays(model: AutoGaze, blocks: int) -> None:
     learner = AutoGaze(model.config).eval()
     learner.load_state_dict(model.state_dict())
-    decoder, lesson = learner.gazing_model.gaze_decoder, polish.lesson(learner, labelled(learner), seed=0)
-    settings = argparse.Namespace(epochs=40, batch=1, lr=3e-3, seed=0, gain_weight=10.0)
-    before = polish.sums(decoder, lesson)[1]
+    decoder = learner.gazing_model.gaze_decoder
+    lesson = polish.lesson(learner, labelled(learner), seed=0, blocks=blocks)
+    settings = argparse.Namespace(epochs=40, batch=1, lr=3e-3, seed=0, gain_weight=10.0, blocks=blocks, jobs=1)
+    before = polish.sums(decoder, lesson, blocks=blocks)[1]
     polish.teach(settings, decoder, [lesson])
-    assert polish.sums(decoder, lesson)[1] > 1.2 * before
+    assert polish.sums(decoder, lesson, blocks=blocks)[1] > 1.2 * before
     after = learner.state_dict()
     changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, after[name])}
     place = "gazing_model.gaze_decoder."
-    last = {name for name in after if name.startswith(f"{place}model.layers.1.")}
-    assert changed == last | {f"{place}model.norm.weight", f"{place}lm_head.weight"}
+    last = tuple(f"{place}model.layers.{number}." for number in (0, 1)[-blocks:])
+    assert changed == {name for name in after if name.startswith(last)} | {
+        f"{place}model.norm.weight",
+        f"{place}lm_head.weight",
+    }
 
 
 def test_what_was_gathered_is_not_gathered_again(model: AutoGaze, tmp_path: Path) -> None:
-    words = {"videos": [], "images": [], "procedural": 1.0, "work": tmp_path, "seed": 0, "all": False}
-    first, _ = polish.gather(argparse.Namespace(**words, clips=2), model)
-    teaching, judging = polish.gather(argparse.Namespace(**words, clips=4), model)
+    model.save_pretrained(tmp_path / "init")
+    work = tmp_path / "work"
+    words = {
+        "videos": [],
+        "images": [],
+        "procedural": 1.0,
+        "work": work,
+        "seed": 0,
+        "all": False,
+        "blocks": 2,
+        "also": [],
+    }
+    words |= {"init": str(tmp_path / "init")}
+    first, _ = polish.gather(argparse.Namespace(**words, clips=2, jobs=1))
+    teaching, judging = polish.gather(argparse.Namespace(**words, clips=4, jobs=2))
     assert len(teaching) + len(judging) == 4
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0.pt", "1.pt", "2.pt", "3.pt"]
+    assert [path.name for path in sorted(work.iterdir())] == ["0.pt", "1.pt", "2.pt", "3.pt"]
     for one, again in zip(first, teaching, strict=False):
         assert all(torch.equal(value, getattr(again, name)) for name, value in vars(one).items())
+    (work / "1.pt").unlink()
+    again, _ = polish.gather(argparse.Namespace(**words, clips=4, jobs=1))
+    for one, other in zip(teaching, again, strict=True):
+        assert all(torch.equal(value, getattr(other, name)) for name, value in vars(one).items())
+    more, _ = polish.gather(argparse.Namespace(**words | {"also": [work], "all": True}, clips=1, jobs=1))
+    assert len(more) == 1 + 4
