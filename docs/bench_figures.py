@@ -9,8 +9,10 @@ STAGES = ("decode", "preprocess", "gaze", "write")
 
 def costs(data: dict[str, Any]) -> str:
     """Every row that was measured: latency, throughput, stages and memory."""
+    frames = min(16, data["video"]["frames"])
+    length = f"{frames} {'frame' if frames == 1 else 'frames'}"
     lines = [
-        f"| selector | kept | 16 frames | a tile | frames a second | {' | '.join(STAGES)} | memory |",
+        f"| selector | kept | {length} | a tile | frames a second | {' | '.join(STAGES)} | memory |",
         "|:--|--:|--:|--:|--:|" + "--:|" * (len(STAGES) + 1),
     ]
     for row in data["rows"]:

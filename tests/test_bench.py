@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 import autogaze
-from autogaze.benching import bench, candidates, clip, load_report, run
+from autogaze.benching import bench, candidates, clip, load_report, plot, run
 from autogaze.benching.files import JSON, PICTURE
 from autogaze.benching.memory import Job, MemoryProcessError, measure_memory
 from autogaze.benching.naive import NaiveEngine, naively
@@ -233,6 +233,42 @@ class TestBench:
         report = bench(video, models=["uniform"], repeats=1, frames=1, threads=before + 1)
         assert (report.machine.torch_threads, torch.get_num_threads()) == (before + 1, before)
 
+    def test_threads_are_those_of_opencv_too(self) -> None:
+        opencv = pytest.importorskip("cv2")
+        before, of_torch = opencv.getNumThreads(), torch.get_num_threads()
+        with run.working_threads(before + 1):
+            assert opencv.getNumThreads() == before + 1
+        with run.working_threads(None):
+            assert opencv.getNumThreads() == of_torch
+        assert opencv.getNumThreads() == before
+
+    @pytest.mark.usefixtures("no_memory")
+    def test_of_a_damaged_video_warns(self, tmp_path: Path) -> None:
+        cut = tmp_path / "cut.mp4"
+        cut.write_bytes((ROOT / "examples" / "sample.mp4").read_bytes()[:-100_000])
+        report = bench(cut, models=["uniform", "random"], repeats=1, frames=1000)
+        (line,) = (line for line in report.warnings if "ends after" in line)
+        assert line.startswith(f"{cut}: ends after ")
+
+    @pytest.mark.usefixtures("no_memory")
+    @pytest.mark.parametrize(("frames", "words"), [(1, "1 frame"), (5, "5 frames")])
+    def test_a_video_shorter_than_a_clip_is_told_as_what_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, words: str
+    ) -> None:
+        short = write_video(tmp_path / "short.mp4", moving_frames(frames))
+        report = bench(short, models=["uniform"], repeats=1)
+        assert report.clip_frames == frames
+        assert [column.header for column in time_table(report).columns][2] == words
+        monkeypatch.syspath_prepend(ROOT / "docs")
+        costs = importlib.import_module("bench_figures").costs(report.to_json())
+        assert f"| kept | {words} |" in costs.splitlines()[0]
+        left, right = axes_of(report, monkeypatch)
+        assert f"a clip of {words} " in right.get_title(loc="left")
+        assert f"dashed: {words} at 30" in right.get_xlabel()
+        (dashed,) = (line for line in right.lines if len(line.get_xdata()) == 2 and list(line.get_ydata()) == [0, 1])
+        assert dashed.get_xdata()[0] == pytest.approx(1e3 * frames / 30)
+        assert left.get_xlim() == (0, 1)
+
     @pytest.mark.usefixtures("no_memory")
     def test_without_naive_a_gaze_model_has_one_row(self, video: str) -> None:
         report = bench(video, models=[SMALL], naive=False, repeats=1, frames=1)
@@ -369,6 +405,28 @@ def test_tables_fit_a_terminal_and_names_give_way(report: BenchReport, width: in
         assert "…" not in told
         letters = "".join(line.split(" ")[0] for line in told.splitlines()[1:])
         assert letters.startswith(f"replenish{SMALL}")
+
+
+def test_every_model_has_a_style_of_its_own(report: BenchReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, engine, naive = report.rows
+    names = [f"/models/{number}" for number in range(5)]
+    rows = [replace(engine, name=name, settings=replace(engine.settings, model=name)) for name in names]
+    rows.append(replace(naive, settings=rows[-1].settings))
+    _, right = axes_of(replace(report, rows=tuple(rows)), monkeypatch)
+    points = [line for line in right.lines if line.get_marker() not in ("None", None, "")]
+    looks = [(line.get_marker(), line.get_color()) for line in points]
+    assert len(set(looks[:5])) == 5
+    assert looks[5] == looks[4]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False] * 5 + [True]
+
+
+def axes_of(report: BenchReport, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """Both halves of the picture, before they are pixels."""
+    figures: list[Any] = []
+    monkeypatch.setattr(plot, "save_figure", lambda figure, _: figures.append(figure))
+    write_plot("nowhere.png", report=report)
+    left, right = figures[0].axes
+    return left, right
 
 
 def _slower(row: Row) -> Iterator[Any]:

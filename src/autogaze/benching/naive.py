@@ -57,8 +57,8 @@ class NaiveEngine(Engine):
 
     def _read_out(self, hidden_AC: Tensor) -> tuple[Floats, Floats]:
         # ``hidden_AC`` has every token fed: all are read out, and the last counts.
-        logits_NKV, loss_NK = super()._read_out(hidden_AC)
-        return logits_NKV[-1:], loss_NK[-1:]
+        logits_NKV, loss_NK = self.decoder.read_out(hidden_AC)
+        return logits_NKV[-1:].cpu().numpy(), loss_NK[-1:].cpu().numpy()
 
     def _ids(self, state: DecoderState) -> Tensor:
         return torch.from_numpy(state.unfed[0]).to(self.decoder.model.embed_tokens.weight.device)

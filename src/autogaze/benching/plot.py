@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autogaze.benching.report import BenchReport
+from autogaze.benching.report import BenchReport, count_frames
 from autogaze.benching.rows import REAL_TIME_FPS, STAGES, Row
 from autogaze.evaluation.style import (
     INK,
@@ -23,7 +22,6 @@ from autogaze.evaluation.style import (
     tidy,
 )
 from autogaze.extras import require
-from autogaze.selectors.base import CLIP_FRAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,10 +48,12 @@ def write_plot(path: str | os.PathLike[str], *, report: BenchReport) -> None:
     inner = margins(**size, left_in=2.1, right_in=0.2, top_in=1.0, bottom_in=0.65)
     figure = new_figure(**size, layout=None)
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={**inner, "wspace": 0.2})
+    # A gaze model looks the same in both loops; which one it is, its marker's face says.
+    styles = selector_styles(row.settings.model for row in report.rows)
     for number, row in enumerate(report.rows):
         _bar(left, row, number)
-        _latency(right, row, number)
-    _set_axes(left, right, report.rows)
+        _latency(right, row, number, styles[row.settings.model])
+    _set_axes(left, right, report)
     top = 1 - 0.12 / size["height_in"]
     figure.text(0.008, top, plain(report.headline()), fontsize=10, color=QUIET, va="top")
     handles = [
@@ -90,8 +90,8 @@ def _bar(axes: Axes, row: Row, number: int) -> None:
     axes.text(1.025, number, f"{fps:.{0 if fps >= 9.95 else 1}f}", va="center", fontsize=9, color=INK)
 
 
-def _latency(axes: Axes, row: Row, number: int) -> None:
-    style, spread = _style(row), row.clip_ms
+def _latency(axes: Axes, row: Row, number: int, style: SelectorStyle) -> None:
+    spread = row.clip_ms
     axes.plot([spread.quartile_low, spread.quartile_high], [number, number], color=style.color, linewidth=2.2)
     axes.plot(
         spread.median,
@@ -114,13 +114,8 @@ def _latency(axes: Axes, row: Row, number: int) -> None:
     )
 
 
-def _style(row: Row) -> SelectorStyle:
-    """A gaze model looks the same in both loops; which one it is, its marker's face says."""
-    return selector_styles([row.settings.model])[row.settings.model]
-
-
-def _set_axes(left: Axes, right: Axes, rows: Sequence[Row]) -> None:
-    ticker = require("matplotlib.ticker", extra="evaluate")
+def _set_axes(left: Axes, right: Axes, report: BenchReport) -> None:
+    ticker, rows = require("matplotlib.ticker", extra="evaluate"), report.rows
     for axes in (left, right):
         tidy(axes)
         axes.grid(visible=False, axis="y")
@@ -133,7 +128,7 @@ def _set_axes(left: Axes, right: Axes, rows: Sequence[Row]) -> None:
     left.text(1.025, -0.62, "frames/s", fontsize=9, color=QUIET, va="bottom")
     left.set_xlabel("share of a pass, from the video file to the gaze file", fontsize=9.5, color=INK)
     right.tick_params(axis="y", labelleft=False)
-    real_time_ms = 1e3 * CLIP_FRAMES / REAL_TIME_FPS
+    real_time_ms = 1e3 * report.clip_frames / REAL_TIME_FPS
     right.axvline(real_time_ms, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     low = min(real_time_ms, *(row.clip_ms.quartile_low for row in rows))
     high = max(real_time_ms, *(row.clip_ms.quartile_high for row in rows))
@@ -142,9 +137,10 @@ def _set_axes(left: Axes, right: Axes, rows: Sequence[Row]) -> None:
     right.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0,) if high / low > 500 else (1.0, 2.0, 5.0)))
     right.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _round_time(value)))
     right.xaxis.set_minor_locator(ticker.NullLocator())
-    title = f"choosing the patches of a clip of {CLIP_FRAMES} frames  (left is better)"
+    length = count_frames(report.clip_frames)
+    title = f"choosing the patches of a clip of {length}  (left is better)"
     right.set_title(title, fontsize=10.5, loc="left", color=INK)
-    dashed = f"dashed: {CLIP_FRAMES} frames at {REAL_TIME_FPS:g} a second"
+    dashed = f"dashed: {length} at {REAL_TIME_FPS:g} a second"
     right.set_xlabel(f"median and quartiles; {dashed}", fontsize=9.5, color=INK)
 
 

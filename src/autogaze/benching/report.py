@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from autogaze.archive import atomic_path
 from autogaze.benching.rows import Footage, Memory, Pass, Row
 from autogaze.errors import AutoGazeError
+from autogaze.selectors.base import CLIP_FRAMES
 from autogaze.summary import Settings, tuples
 
 FORMAT = "autogaze-bench"
@@ -35,7 +36,7 @@ class Machine:
     cores: int | None
     """CPUs that this process may use; None where the system does not say."""
     torch_threads: int
-    """Threads that torch, and the selectors without weights, work with; a decoder of video has its own."""
+    """Threads that torch, OpenCV and the selectors without weights work with; a decoder of video has its own."""
     device: str
     """Where learned models ran."""
     accelerator: str | None
@@ -61,7 +62,12 @@ class BenchReport:
     rows: tuple[Row, ...]
     """A row for each selector; a gaze model is followed by its naive loop."""
     warnings: tuple[str, ...]
-    """What was left out, and what makes the figures worth less."""
+    """What was left out, what is wrong with the video, and what makes the figures worth less."""
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of each clip whose time was taken: 16, or all that a shorter video has."""
+        return min(CLIP_FRAMES, self.video.frames)
 
     def headline(self) -> str:
         """The video and the machine, in a line for people."""
@@ -70,7 +76,7 @@ class BenchReport:
         threads = f"{machine.torch_threads} {'thread' if machine.torch_threads == 1 else 'threads'}"
         processors = [f"{machine.processor}, {threads}", *([machine.accelerator] if machine.accelerator else [])]
         passes = f"{self.repeats} {'pass' if self.repeats == 1 else 'passes'} each"
-        size = f"{video.width_px}×{video.height_px} px, {video.frames} {'frame' if video.frames == 1 else 'frames'}"
+        size = f"{video.width_px}×{video.height_px} px, {count_frames(video.frames)}"
         return " · ".join([f"{name}, {size}", *processors, passes])
 
     def to_json(self) -> dict[str, Any]:
@@ -119,6 +125,11 @@ class BenchReport:
         with atomic_path(path) as temporary:
             # A file name that is not text keeps its bytes as the escapes of JSON.
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def count_frames(number: int) -> str:
+    """A number of frames, for people."""
+    return f"{number} {'frame' if number == 1 else 'frames'}"
 
 
 def load_report(path: str | os.PathLike[str]) -> BenchReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ def bench(
         naive: whether gaze models are also decoded by the naive loop, see :mod:`autogaze.benching.naive`.
         frames: how many frames a pass has, rounded up to whole clips of 16; all of the video if it is shorter.
         repeats: timed passes of each selector.
-        threads: threads of torch; None: as many as it has now. It has these again in the end.
+        threads: threads of torch and OpenCV; None: as many as torch has now. They have their own again in the end.
         device: where learned models run, as torch names it; None: the CPU.
         on_progress: called before each pass.
 
@@ -92,7 +93,7 @@ def bench(
     steps = _Steps(len(candidates.all) * (repeats + 2), on_progress)
     with (
         tempfile.TemporaryDirectory(prefix="autogaze-bench-") as folder,
-        torch_threads(threads),
+        working_threads(threads),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", CalibrationWarning)  # whether a promise holds is nothing to time
@@ -100,25 +101,35 @@ def bench(
         passed = _in_turn(source, candidates.all, repeats=repeats, steps=steps)
         memory, told = _memory(source, candidates.all, device=device, steps=steps)
         facts = machine(device)
+    first = passed[candidates.all[0].name][0]
     return BenchReport(
         machine=Machine(**facts, load_before=load_before, load_after=_load()),
         versions=versions(),
-        video=_footage(video, passed[candidates.all[0].name][0]),
+        video=_footage(video, first),
         repeats=repeats,
         rows=_rows(candidates.all, passed, memory),
-        warnings=(*candidates.warnings, *told, *_busy(load_before, cores=facts["cores"])),
+        warnings=(*candidates.warnings, *first.warnings, *told, *_busy(load_before, cores=facts["cores"])),
     )
 
 
 @contextmanager
-def torch_threads(threads: int | None) -> Iterator[None]:
-    """Let torch work with so many threads inside the block; None changes nothing."""
+def working_threads(threads: int | None) -> Iterator[None]:
+    """Let torch, and OpenCV if a selector has loaded it, work with so many threads inside the block.
+
+    None: as many as torch has.
+    """
+    opencv = sys.modules.get("cv2")
     before = torch.get_num_threads()
+    before_opencv = 0 if opencv is None else opencv.getNumThreads()
     torch.set_num_threads(threads or before)
+    if opencv is not None:
+        opencv.setNumThreads(threads or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        if opencv is not None:
+            opencv.setNumThreads(before_opencv)
 
 
 @dataclass(frozen=True, kw_only=True)

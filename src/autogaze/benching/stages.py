@@ -22,6 +22,8 @@ class Passed:
     """What was chosen."""
     fps: float
     """Mean rate of the video."""
+    warnings: tuple[str, ...]
+    """What was wrong with the video without stopping the work."""
 
 
 def go_through(video: str, *, recipe: Recipe, clips: int, folder: Path) -> Passed:
@@ -58,4 +60,5 @@ def go_through(video: str, *, recipe: Recipe, clips: int, folder: Path) -> Passe
         ),
         gaze=whole,
         fps=stream.fps,
+        warnings=tuple(f"{video}: {warning}" for warning in stream.reader.warnings),
     )

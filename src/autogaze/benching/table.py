@@ -5,17 +5,17 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from autogaze.benching.report import BenchReport
+from autogaze.benching.report import BenchReport, count_frames
 from autogaze.benching.rows import REAL_TIME_FPS, STAGES
 from autogaze.captions import percent
-from autogaze.selectors.base import CLIP_FRAMES
 
 NONE = "–"
 
 
 def time_table(report: BenchReport) -> Table:
     """What is kept and how long that takes, a line for each selector; 80 letters wide with names of usual length."""
-    table = _table("kept", f"{CLIP_FRAMES} frames", "quartiles", "fastest", "frames/s", f"× {REAL_TIME_FPS:g} fps")
+    length = count_frames(report.clip_frames)
+    table = _table("kept", length, "quartiles", "fastest", "frames/s", f"× {REAL_TIME_FPS:g} fps")
     for row in report.rows:
         clip = row.clip_ms
         table.add_row(

@@ -40,7 +40,7 @@ class BenchCommand:
     repeats: Annotated[int, tyro.conf.arg(metavar="COUNT")] = 5
     """Time each selector so often, after one clip to warm up."""
     threads: Annotated[int | None, argument("COUNT")] = None
-    """Threads of torch; without it as many as it takes by itself."""
+    """Threads of torch and OpenCV; without it as many as torch takes by itself."""
     device: Annotated[str | None, argument("DEVICE")] = None
     """Where a learned model runs: cpu, cuda, cuda:1, mps."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("bench-results")
