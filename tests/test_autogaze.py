@@ -18,6 +18,7 @@ from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
+from autogaze.models.autogaze.autogaze import IMAGENET_MEAN, IMAGENET_STD, normalised
 from autogaze.models.autogaze.selector import AutoGazeSelector
 from autogaze.selectors.base import Budget
 from autogaze.tiling import split
@@ -283,6 +284,23 @@ class TestModernCall:
         torch.testing.assert_close(model.preprocess(video), normalise(torch.from_numpy(video)))
         with pytest.raises(ValueError, match="uint8"):
             model.preprocess(video.astype(np.float32))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_preprocessing_does_the_same_steps_to_every_frame(self, model, dtype):
+        colours = torch.arange(256, dtype=torch.uint8)
+        video = torch.stack([colours, colours.flip(0), colours.roll(7)], -1).view(1, 16, 16, 3)
+        video = torch.stack([video.roll(t, 1) for t in range(6)]).view(2, 3, 1, 16, 16, 3)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        whole = (video.movedim(-1, -3).float() / 127.5 - 1 - mean) / std
+        before, half = video.clone(), AutoGaze(model.config).to(dtype)
+        seen = half.preprocess(video)
+        assert torch.equal(seen, whole.to(dtype))
+        assert seen.stride() == whole.stride()
+        assert torch.equal(half.preprocess(video.transpose(0, 1)), whole.transpose(0, 1).to(dtype))
+        assert torch.equal(half.preprocess(video[0, 0, 0]), whole[0, 0, 0].to(dtype))
+        assert half.preprocess(video[:0]).shape == (0, 3, 1, 3, 16, 16)
+        assert torch.equal(normalised(video), whole)
+        assert torch.equal(video, before), "the argument is left alone"
 
     def test_half_precision(self):
         half = AutoGaze.from_pretrained(SMALL, dtype=torch.bfloat16)

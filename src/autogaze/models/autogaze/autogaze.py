@@ -37,9 +37,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def normalised(frames: Tensor) -> Tensor:
     """What the encoder reads of (…, H, W, 3) frames of 0 to 255: (…, 3, H, W) fp32."""
-    video = frames.movedim(-1, -3).float()
     mean, std = (torch.tensor(v, device=frames.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (video / 127.5 - 1 - mean) / std
+    return (frames.movedim(-1, -3) / 127.5).sub_(1).sub_(mean).div_(std)
 
 
 class AutoGaze(nn.Module):
@@ -198,8 +197,15 @@ class AutoGaze(nn.Module):
         frames = as_tensor(frames)
         if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
             raise ValueError(f"frames must be (..., H, W, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
-        # On the device in fp32: a half-precision model must not see more rounding than it makes itself.
-        return normalised(frames.to(self.device)).to(self.dtype)
+        frames = frames.to(self.device)
+        # In fp32 at first: a half-precision model must not see more rounding than it makes itself.
+        if frames.device.type != "cpu":
+            return normalised(frames).to(self.dtype)
+        # Frame by frame what lies between two steps stays in the processor's cache.
+        video = torch.empty(frames.shape, dtype=self.dtype)
+        for rgb_HW3, into_HW3 in zip(frames[None].flatten(0, -4), video[None].flatten(0, -4), strict=True):
+            into_HW3.copy_(normalised(rgb_HW3).movedim(0, -1))
+        return video.movedim(-1, -3)
 
     def gaze(
         self,
