@@ -5,14 +5,15 @@
 The model gazes at training clips. At the start of each of its groups a greedy search goes on from the canvas that the
 model left: what each patch would gain at each head is what the last blocks, the final norm and the gaze head learn,
 from what the blocks below say, which is computed once. All else, the stop head included, stays bit for bit what it was.
-What was gathered lies in CACHE, for as many blocks as it was gathered for; the same command goes on where it was
-interrupted. In a second round, with ``--init`` the model of the first and ``--also`` its CACHE, it learns from where it
-goes now. Weights are rounded to bf16.
+What was gathered lies in CACHE, which is of one model, one number of blocks and one choice of clips; the same command
+goes on where it was interrupted. In a second round, with ``--init`` the model of the first, a new CACHE and ``--also``
+the old one, it learns from where it goes now. Weights are rounded to bf16.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import zlib
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -31,6 +32,7 @@ from autogaze.datasets.labellers import GreedyLabeller
 from autogaze.datasets.labels import Label
 from autogaze.datasets.order import SampleOrder
 from autogaze.datasets.stream import ClipShape, LabelledClip
+from autogaze.evaluation.facts import weights_sha256
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.models.autogaze.checkpoint import WEIGHTS_NAME, write_tensors
@@ -53,6 +55,8 @@ WHOLE_GROUPS = 0.35
 """Share of frames whose last group is completed, so that late heads learn of frames with little to see too."""
 LEAST_GAIN = 2e-5
 """Heads whose best patch gains less loss than this learn nothing."""
+CLAIM = "lessons.json"
+"""Says beside lessons what they are of."""
 ASIDE = 5
 """One of so many sources judges and teaches nothing, unless --all is given."""
 
@@ -172,9 +176,31 @@ def lesson_path(arguments: argparse.Namespace, number: int) -> Path:
     return work / f"{number}.pt"
 
 
+def claim_caches(arguments: argparse.Namespace) -> None:
+    """Take the cache for these lessons; end if it, or one of those to learn from too, holds others that do not fit."""
+    now: dict[str, object] = {
+        "blocks": arguments.blocks,
+        "weights_sha256": weights_sha256(gaze_model(init=arguments.init, shape="", seed=0)),
+        "seed": arguments.seed,
+        "procedural": arguments.procedural,
+        "videos": [str(path.resolve()) for path in arguments.videos],
+        "images": [str(path.resolve()) for path in arguments.images],
+    }
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for folder, fixed in ((arguments.work, tuple(now)), *((also, ("blocks",)) for also in arguments.also)):
+        path = folder / CLAIM
+        if not path.exists():
+            continue
+        was = json.loads(path.read_text(encoding="utf-8"))
+        other = [f"{name} {was[name]} and not {now[name]}" for name in fixed if was[name] != now[name]]
+        if other:
+            raise SystemExit(f"{folder} holds lessons of {', of '.join(other)}; give another folder, or remove it")
+    (arguments.work / CLAIM).write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
 def gather(arguments: argparse.Namespace) -> tuple[list[Lesson], list[Lesson]]:
     """Lessons of all clips, from the cache where they are there: those that teach, and those that judge."""
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    claim_caches(arguments)
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         list(pool.map(gather_share, [arguments] * arguments.jobs, range(arguments.jobs)))
     teaching, judging = list[Lesson](), list[Lesson]()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,12 +162,52 @@ def test_what_was_gathered_is_not_gathered_again(model: AutoGaze, tmp_path: Path
     first, _ = polish.gather(argparse.Namespace(**words, clips=2, jobs=1))
     teaching, judging = polish.gather(argparse.Namespace(**words, clips=4, jobs=2))
     assert len(teaching) + len(judging) == 4
-    assert [path.name for path in sorted(work.iterdir())] == ["0.pt", "1.pt", "2.pt", "3.pt"]
+    assert [path.name for path in sorted(work.glob("*.pt"))] == ["0.pt", "1.pt", "2.pt", "3.pt"]
     for one, again in zip(first, teaching, strict=False):
         assert all(torch.equal(value, getattr(again, name)) for name, value in vars(one).items())
-    (work / "1.pt").unlink()
+    for name in ("1.pt", "2.pt"):  # one job makes what two made
+        (work / name).unlink()
     again, _ = polish.gather(argparse.Namespace(**words, clips=4, jobs=1))
     for one, other in zip(teaching, again, strict=True):
         assert all(torch.equal(value, getattr(other, name)) for name, value in vars(one).items())
     more, _ = polish.gather(argparse.Namespace(**words | {"also": [work], "all": True}, clips=1, jobs=1))
     assert len(more) == 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("role", "change", "words"),
+    [
+        ("work", {"blocks": 1}, "blocks 2 and not 1"),
+        ("work", {"seed": 1}, "seed 0 and not 1"),
+        ("work", {"videos": [Path("more")]}, "videos [] and not "),
+        ("work", {"init": "other"}, "weights_sha256 "),
+        ("also", {"blocks": 1}, "blocks 2 and not 1"),
+        ("also", {"seed": 1, "init": "other"}, None),
+        ("work", {"clips": 9, "jobs": 3}, None),
+    ],
+)
+def test_a_cache_holds_lessons_that_fit_each_other(
+    model: AutoGaze, tmp_path: Path, role: str, change: dict[str, Any], words: str | None
+) -> None:
+    other = AutoGaze(model.config)
+    other.gazing_model.init_weights(torch.Generator().manual_seed(1))
+    for name, one in (("init", model), ("other", other)):
+        one.save_pretrained(tmp_path / name)
+    work, new = tmp_path / "work", tmp_path / "new"
+    asked = {"blocks": 2, "seed": 0, "procedural": 1.0, "videos": [], "images": [], "also": [], "work": work}
+    asked |= {"init": "init", "clips": 1, "jobs": 1}
+
+    def claim(**words: Any) -> None:
+        named = asked | words
+        polish.claim_caches(argparse.Namespace(**named | {"init": str(tmp_path / named["init"])}))
+
+    claim()
+    before = (work / polish.CLAIM).read_bytes()
+    folders = {"work": work} if role == "work" else {"work": new, "also": [work]}
+    if words is None:
+        claim(**change, **folders)
+    else:
+        with pytest.raises(SystemExit, match=re.escape(f"{work} holds lessons of {words}")):
+            claim(**change, **folders)
+        assert not (new / polish.CLAIM).exists()
+    assert (work / polish.CLAIM).read_bytes() == before
