@@ -168,6 +168,15 @@ def test_slices_and_wholes_keep_shifts(shifted: Gaze):
     assert shifted.in_order().equals(shifted)
 
 
+def test_zeros_say_that_nothing_moves(shifted: Gaze):
+    still = replace(shifted, shift_px=None)
+    assert replace(shifted, shift_px=np.zeros((6, 2), int)).equals(still)
+    assert [one.shift_px is None for one in shifted] == [True, False, False, True, False, False]
+    assert shifted[3].equals(still[3])
+    back = replace(shifted, shift_px=np.array([[0, 0], [1, 2], [-1, -2], [0, 0], [0, 0], [0, 0]]))
+    assert back[::2].shift_px is None
+
+
 def test_what_cannot_be_done_is_refused_in_words(shifted: Gaze):
     with pytest.raises(ValueError, match=r"shift_px must be \(6, 2\), got \(6,\)"):
         replace(shifted, shift_px=np.arange(6))

@@ -92,6 +92,7 @@ def test_windows_streams_arrays_and_objects_give_it_too(pan: Path, moving: Gaze)
     assert times is not None
     steps = [session.step(one, time_seconds=float(at)) for one, at in zip(rgb, times, strict=True)]
     assert Gaze.concatenate(steps).equals(moving)
+    assert all(step.equals(one) for step, one in zip(steps, moving, strict=True))
     for gaze in (autogaze.gaze(rgb, motion="global"), autogaze.gaze(pan, model=Replenish(motion="global"))):
         assert np.array_equal(gaze.index, moving.index)
         assert np.array_equal(gaze.shift_px, moving.shift_px)

@@ -56,7 +56,8 @@ class Gaze:
     """(T,) when each frame is shown, from the start of the video; None where it is not known."""
     shift_px: Indices | None = None
     """(T, 2) int64 how far down and to the right the canvas moves before the gazes of each frame are pasted, in pixels
-    of the finest scale (of the video, where tiles cover it pixel for pixel); None where it never moves."""
+    of the finest scale (of the video, where tiles cover it pixel for pixel); None, also if zeros were given, where it
+    never moves."""
 
     def __post_init__(self) -> None:
         index, count = _whole_numbers("index", self.index), _whole_numbers("count", self.count)
@@ -89,7 +90,8 @@ class Gaze:
             shift_px = _whole_numbers("shift_px", self.shift_px)
             if shift_px.shape != (len(count), 2):
                 raise ValueError(f"shift_px must be ({len(count)}, 2), got {shift_px.shape}")
-            object.__setattr__(self, "shift_px", shift_px)
+            # One way to say that nothing moves, so that equal gazes are equal however they were made.
+            object.__setattr__(self, "shift_px", shift_px if shift_px.any() else None)
 
     def __repr__(self) -> str:
         return (

@@ -127,14 +127,13 @@ class ReplenishSession:
                 taken += self._step_within_frames(clip, position)
             self._frames_done += len(clip)
         absolute = np.concatenate([part.absolute for part in taken])
-        shift_px = np.array([part.shift_px for part in taken], np.int64)
         return Gaze(
             index=np.concatenate([part.index for part in taken]),
             count=np.array([len(part.index) for part in taken]),
             layout=self.layout,
             predicted_loss=np.array([loss(value, self._tiling.num_values) for value in absolute], np.float32),
             time_seconds=frames.time_seconds,
-            shift_px=shift_px if shift_px.any() else None,
+            shift_px=np.array([part.shift_px for part in taken], np.int64).reshape(-1, 2),
         )
 
     def _shifts(self, clip: Frames) -> list[tuple[int, int]]:
