@@ -103,13 +103,31 @@ class TestNaiveLoop:
         with pytest.raises(ValueError, match="one clip at a time, got 2"):
             engine.start(2, capacity=10)
 
-    def test_every_pass_reads_the_whole_sequence_and_copies_the_cache(self) -> None:
+    def test_every_pass_embeds_the_whole_sequence_and_copies_the_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
         selector = naively(AutoGazeSelector.from_pretrained(SMALL))
-        decoder = selector.model.decoder
+        decoder, network = selector.model.decoder, selector.model.gazing_model.gaze_decoder
+        embedded: list[int] = []
+        read_out: list[int] = []
+        masks: list[tuple[int, ...]] = []
+        attend = torch.nn.functional.scaled_dot_product_attention
+
+        def watched(query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+            masks.append(tuple(mask.shape))
+            return attend(query, key, value, mask, **options)
+
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+        network.model.embed_tokens.register_forward_hook(lambda _, __, out: embedded.append(len(out)))
+        read = network.read_out
+        monkeypatch.setattr(network, "read_out", lambda hidden: (read_out.append(len(hidden)), read(hidden))[1])
         state = decoder.start(1, frames=1, max_gazes=20)
         pixels = selector.model.preprocess(moving_frames(1, height_px=64, width_px=64)[None])
+        masks.clear()
         decoder.step(state, pixels, max_gazes_T=[9])  # groups of four: fed are the frame and two of them
         tokens = selector.model.config.gaze_model_config.connector_config.num_tokens
+        assert embedded == [0, *(0, 4), *(0, 4, 4)], "nothing unfed before the frame, then one group, then two"
+        assert read_out == [tokens, 4, 4], "all that is fed is read out"
+        layers = len(network.model.blocks)
+        assert masks[-3 * layers :: layers] == [(1, 1, tokens, tokens), (1, 1, 4, tokens + 4), (1, 1, 4, tokens + 8)]
         assert state.decoder.length == [tokens + 8]
         assert all(keys.shape[2] == tokens + 8 for keys in state.decoder.keys)
 
