@@ -59,7 +59,7 @@ class PlainReplenish:
 
     def _frame(self, rgb: np.ndarray) -> tuple[list[int], list[float]]:
         tiles = self.tiling.split(rgb)
-        canvas, squared, scales, scales_squared, images = self._errors(tiles)
+        canvas, squared, scales, scales_squared, images = self._errors(tiles, self._edges_repeated(rgb))
         search = _Search(canvas, squared, scales, scales_squared, self.tiling.cells)
         most = self.budget.max_patches(self.layout.num_patches, self.number % 16)
         self.number += 1
@@ -76,7 +76,16 @@ class PlainReplenish:
         self._paste(taken, images)
         return taken, absolute
 
-    def _errors(self, tiles: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _edges_repeated(self, rgb: np.ndarray) -> np.ndarray:
+        """(n, S, S, 3) the tiles of a frame that goes on past its edge."""
+        tiling, S = self.tiling, self.tiling.cells.tile_px
+        rgb = resize(rgb[None], tiling.height_px, tiling.width_px)[0]
+        rows, columns = self.layout.tile_rows, self.layout.tile_columns
+        past = ((0, rows * S - len(rgb)), (0, columns * S - rgb.shape[1]), (0, 0))
+        whole = np.pad(rgb, past, mode="edge").reshape(rows, S, columns, S, 3)
+        return np.ascontiguousarray(whole.swapaxes(1, 2)).reshape(tiling.tiles_shape)
+
+    def _errors(self, tiles: np.ndarray, extended: np.ndarray) -> tuple[np.ndarray, ...]:
         cells, n = self.tiling.cells, len(tiles)
         columns = self.layout.tile_columns
         canvas, squared = np.zeros((2, n, cells.num_atoms))
@@ -89,7 +98,7 @@ class PlainReplenish:
             if self.budget.psnr_db is not None:
                 squared[row] = squared_atom_sums(error, cells)
             for k in range(cells.grid.num_scales):
-                images[k, row] = tiles[row] if cells.shows_itself(k) else plain_scale_image(tiles[row], cells, k)
+                images[k, row] = tiles[row] if cells.shows_itself(k) else plain_scale_image(extended[row], cells, k)
                 self.tiling.clear_padding(images[k, row], np.arange(n)[row])
                 error = picture_error(tiles[row], images[k, row])
                 scales[row, k] = 2 * atom_sums(error, cells)

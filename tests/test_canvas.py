@@ -121,8 +121,31 @@ def test_the_picture_of_all_patches_equals_pasting_them():
     rgb, tiling = noise(224, 300), Tiling(layout)
     for scale in range(4):
         every = np.flatnonzero(layout.locate(np.arange(layout.num_indices))[0] == scale)
-        image = tiling.merge(scale_image(tiling.split(rgb), tiling.cells, scale))
+        tiles = tiling.split(rgb)
+        image = tiling.merge(scale_image(tiling.extended(tiles, np.arange(len(tiles))), tiling.cells, scale))
         np.testing.assert_array_equal(image, Canvas(layout).paste(rgb, gaze_of(layout, every.tolist())))
+
+
+@pytest.mark.parametrize("make", [FrameLayout.tiled, FrameLayout.resized])
+@pytest.mark.parametrize("size", [(224, 224), (400, 640), (225, 223), (10, 300), (1, 1)])
+def test_nothing_past_the_frame_leaks_into_a_coarse_patch(size, make):
+    layout = make(PatchGrid(), height_px=size[0], width_px=size[1])
+    rgb = np.broadcast_to(np.array([250, 90, 7], np.uint8), (*size, 3))
+    coarsest = np.flatnonzero(layout.locate(np.arange(layout.num_indices))[0] == 0)
+    np.testing.assert_array_equal(Canvas(layout).paste(rgb, gaze_of(layout, coarsest.tolist())), rgb)
+
+
+def test_tiles_go_on_past_the_frame_with_its_edge():
+    tiling, rgb = Tiling(tiled(130, 100)), noise(130, 100)
+    tiles = tiling.split(rgb)
+    before, number = tiles.copy(), np.arange(len(tiles))
+    rows, columns = tiling.layout.tile_rows, tiling.layout.tile_columns
+    past = ((0, rows * 64 - 130), (0, columns * 64 - 100), (0, 0))
+    whole = np.pad(rgb, past, mode="edge").reshape(rows, 64, columns, 64, 3).swapaxes(1, 2).reshape(-1, 64, 64, 3)
+    np.testing.assert_array_equal(tiling.extended(tiles, number), whole)
+    np.testing.assert_array_equal(tiling.extended(tiles[[5, 0]], np.array([5, 0])), whole[[5, 0]])
+    np.testing.assert_array_equal(tiling.extended(tiles[1:2], number[1:2] + 2 * len(tiles)), whole[1:2])
+    np.testing.assert_array_equal(tiles, before)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (63, 65), (1, 200), (130, 1), (128, 192)])

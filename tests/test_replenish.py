@@ -58,8 +58,8 @@ def definition(frames: Frames, layout: FrameLayout, *, threshold: float, limit: 
     real[:height, :width] = True
     canvas, chosen = np.full((*real.shape, 3), 127.5), []
     for rgb in frames.rgb:
-        frame, owner, gazes = np.zeros((*real.shape, 3), np.uint8), np.full(real.shape, -1), []
-        frame[:height, :width] = rgb
+        past = ((0, len(real) - height), (0, real.shape[1] - width), (0, 0))
+        frame, owner, gazes = np.pad(rgb, past, mode="edge"), np.full(real.shape, -1), []
         candidates = []
         for index in range(layout.num_indices):
             tile, patch = divmod(index, grid.num_patches)

@@ -20,7 +20,8 @@ class Canvas:
     """The picture that the gazes of a video have painted so far. It starts mid-grey.
 
     A gazed patch is its pixels of the frame brought down to the patch's scale (bilinear, antialiased), brought
-    up to the patch's cell by itself (bilinear, edges clamped, so that nothing leaks in from its neighbours). In
+    up to the patch's cell by itself (bilinear, edges clamped, so that nothing leaks in from its neighbours). Where a
+    tile reaches past the frame, the frame's edge is repeated on the way down, so that no padding leaks in either. In
     one frame finer patches win over coarser ones, whatever their order; what is not gazed stays as earlier
     frames left it. Frames, patches and canvas have 8 bits a channel, so every error is a sum of whole numbers
     and exact.
@@ -96,7 +97,9 @@ class Canvas:
             if not of_scale.any():
                 continue
             used, position = np.unique(tile[of_scale], return_inverse=True)
-            patches = scale_patches(tiles[used], cells, number)[position, row[of_scale], column[of_scale]]
+            patches = scale_patches(self.tiling.extended(tiles[used], used), cells, number)[
+                position, row[of_scale], column[of_scale]
+            ]
             shown = resize(patches, cell_px, cell_px).astype(np.int16) * 2
             for t, p, pixels in zip(tile[of_scale], patch[of_scale], shown, strict=True):
                 self.half_levels[(t, *cells.box_of_patch_px[p])] = pixels

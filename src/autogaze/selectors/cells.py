@@ -214,6 +214,24 @@ class Tiling:
         merged: Pixels = resize(self.join(tiles)[None], self.layout.height_px, self.layout.width_px)[0]
         return merged
 
+    def extended(self, tiles: Pixels, number: Indices) -> Pixels:
+        """(m, S, S, 3) tiles, those with the (m,) numbers ``number``, with the frame's edge repeated past the frame.
+
+        What is brought down to a scale mixes pixels with their neighbours, which past the frame must not be black.
+        Numbers go on from frame to frame. The argument is left alone.
+        """
+        row, column = np.divmod(number % self.layout.num_tiles, self.layout.tile_columns)
+        last_row, last_column, S = self.layout.tile_rows - 1, self.layout.tile_columns - 1, self.cells.tile_px
+        rows_px, columns_px = self.height_px - last_row * S, self.width_px - last_column * S
+        right = column == last_column if columns_px < S else np.zeros(len(number), bool)
+        bottom = row == last_row if rows_px < S else np.zeros(len(number), bool)
+        if not (right | bottom).any():
+            return tiles
+        tiles = tiles.copy()
+        tiles[right, :, columns_px:] = tiles[right, :, columns_px - 1 : columns_px]
+        tiles[bottom, rows_px:] = tiles[bottom, rows_px - 1 : rows_px]
+        return tiles
+
     def clear_padding(self, tiles: NDArray[Any], number: Indices | None = None) -> None:
         """Set to 0 what (m, S, S, 3) tiles hold past the frame: those with the (m,) numbers ``number``, or all.
 

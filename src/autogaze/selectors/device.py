@@ -74,9 +74,11 @@ class DeviceEasel:
 
     def see(self, rgb: Pixels) -> DeviceScales:
         """See :meth:`~autogaze.selectors.easel.Easel.see`."""
-        tiles = torch.from_numpy(np.require(self._tiling.split(rgb), requirements="W"))
-        tiles = tiles.to(self._device).to(torch.int32)
-        images = [tiles if pair is None else self._shown(tiles, *pair) for pair in self._resizing]
+        split = self._tiling.split(rgb)
+        extended = self._tiling.extended(split, np.arange(len(split)))
+        tiles = self._tensor(split)
+        source = tiles if extended is split else self._tensor(extended)
+        images = [tiles if pair is None else self._shown(source, *pair) for pair in self._resizing]
         errors = [2 * (image - tiles).abs_() for image in images]
         return DeviceScales(
             tiles=tiles,
@@ -126,6 +128,9 @@ class DeviceEasel:
             gain=values[2].astype(float),
             remaining=float(values[1, -1]) if end else float(before),
         )
+
+    def _tensor(self, tiles: Pixels) -> Tensor:
+        return torch.from_numpy(np.require(tiles, requirements="W")).to(self._device).to(torch.int32)
 
     def _shown(self, tiles: Tensor, down: Taps, up: Taps) -> Tensor:
         small = down.along(down.along(tiles, 2), 1)

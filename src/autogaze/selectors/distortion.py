@@ -145,7 +145,7 @@ class Scales:
 
         def work(number: Indices) -> None:
             tiles = _at(self.tiles, number)
-            shown = scale_image(tiles, cells, scale)
+            shown = scale_image(self.tiling.extended(tiles, number), cells, scale)
             self.tiling.clear_padding(shown, number)
             image[number] = shown
             error = picture_error(tiles, shown)

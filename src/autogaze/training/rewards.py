@@ -109,7 +109,8 @@ class ClipCanvas:
         self._half_levels: list[HalfLevels] = []
         for frame in rgb:
             tiles = self._tiling.split(frame)
-            images = [scale_image(tiles, cells, scale) for scale in range(cells.grid.num_scales)]
+            source = self._tiling.extended(tiles, np.arange(len(tiles)))
+            images = [scale_image(source, cells, scale) for scale in range(cells.grid.num_scales)]
             for image in images:
                 if image is not tiles:
                     self._tiling.clear_padding(image)
