@@ -97,9 +97,8 @@ class Canvas:
             if not of_scale.any():
                 continue
             used, position = np.unique(tile[of_scale], return_inverse=True)
-            patches = scale_patches(self.tiling.extended(tiles[used], used), cells, number)[
-                position, row[of_scale], column[of_scale]
-            ]
+            patches = scale_patches(self.tiling.extended(tiles[used], used), cells, number)
+            patches = patches[position, row[of_scale], column[of_scale]]
             shown = resize(patches, cell_px, cell_px).astype(np.int16) * 2
             for t, p, pixels in zip(tile[of_scale], patch[of_scale], shown, strict=True):
                 self.half_levels[(t, *cells.box_of_patch_px[p])] = pixels

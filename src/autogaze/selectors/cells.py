@@ -220,29 +220,41 @@ class Tiling:
         What is brought down to a scale mixes pixels with their neighbours, which past the frame must not be black.
         Numbers go on from frame to frame. The argument is left alone.
         """
-        row, column = np.divmod(number % self.layout.num_tiles, self.layout.tile_columns)
-        last_row, last_column, S = self.layout.tile_rows - 1, self.layout.tile_columns - 1, self.cells.tile_px
-        rows_px, columns_px = self.height_px - last_row * S, self.width_px - last_column * S
-        right = column == last_column if columns_px < S else np.zeros(len(number), bool)
-        bottom = row == last_row if rows_px < S else np.zeros(len(number), bool)
+        right, columns_px, bottom, rows_px = self._past(number)
         if not (right | bottom).any():
             return tiles
         tiles = tiles.copy()
-        tiles[right, :, columns_px:] = tiles[right, :, columns_px - 1 : columns_px]
-        tiles[bottom, rows_px:] = tiles[bottom, rows_px - 1 : rows_px]
+        pixels = tiles.view("V3")[..., 0]  # pixels in one piece are copied more than twice as fast
+        pixels[right, :, columns_px:] = pixels[right, :, columns_px - 1 : columns_px]
+        pixels[bottom, rows_px:] = pixels[bottom, rows_px - 1 : rows_px]
         return tiles
+
+    def scaled(self, tiles: Pixels, number: Indices, scale: int) -> Pixels:
+        """(m, S, S, 3) tiles, those with the (m,) numbers ``number``, as a scale shows them, and 0 past the frame.
+
+        At the finest scale this is the tiles themselves.
+        """
+        if self.cells.shows_itself(scale):
+            return tiles
+        shown = scale_image(self.extended(tiles, number), self.cells, scale)
+        self.clear_padding(shown, number)
+        return shown
 
     def clear_padding(self, tiles: NDArray[Any], number: Indices | None = None) -> None:
         """Set to 0 what (m, S, S, 3) tiles hold past the frame: those with the (m,) numbers ``number``, or all.
 
         Numbers go on from frame to frame.
         """
-        if number is None:
-            number = np.arange(len(tiles))
+        right, columns_px, bottom, rows_px = self._past(np.arange(len(tiles)) if number is None else number)
+        tiles[right, :, columns_px:] = 0
+        tiles[bottom, rows_px:] = 0
+
+    def _past(self, number: Indices) -> tuple[NDArray[np.bool_], int, NDArray[np.bool_], int]:
+        """Which tiles reach past the right edge, and from which column on; which past the lower one, and which row."""
         row, column = np.divmod(number % self.layout.num_tiles, self.layout.tile_columns)
         last_row, last_column, S = self.layout.tile_rows - 1, self.layout.tile_columns - 1, self.cells.tile_px
-        tiles[column == last_column, :, self.width_px - last_column * S :] = 0
-        tiles[row == last_row, self.height_px - last_row * S :] = 0
+        rows_px, columns_px = self.height_px - last_row * S, self.width_px - last_column * S
+        return (column == last_column) & (columns_px < S), columns_px, (row == last_row) & (rows_px < S), rows_px
 
 
 def resize(rgb: Pixels, height_px: int, width_px: int) -> Pixels:

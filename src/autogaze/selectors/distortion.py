@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from autogaze.grid import Indices
-from autogaze.selectors.cells import Cells, Pixels, Tiling, scale_image
+from autogaze.selectors.cells import Cells, Pixels, Tiling
 
 # Shape letters: n tiles, S pixels a side of a tile, K scales, A atoms of a tile.
 
@@ -145,8 +145,7 @@ class Scales:
 
         def work(number: Indices) -> None:
             tiles = _at(self.tiles, number)
-            shown = scale_image(self.tiling.extended(tiles, number), cells, scale)
-            self.tiling.clear_padding(shown, number)
+            shown = self.tiling.scaled(tiles, number, scale)
             image[number] = shown
             error = picture_error(tiles, shown)
             errors.absolute[number, scale] = 2 * atom_sums(error, cells)

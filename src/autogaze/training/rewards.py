@@ -17,7 +17,7 @@ from autogaze.grid import FrameLayout
 from autogaze.reconstructors.base import Reconstructor
 from autogaze.reconstructors.canvas import CanvasReconstructor
 from autogaze.reconstructors.loading import load_reconstructor
-from autogaze.selectors.cells import Pixels, Tiling, scale_image
+from autogaze.selectors.cells import Pixels, Tiling
 from autogaze.selectors.distortion import LEVELS, HalfLevels, loss
 
 # Shape letters: T frames of H × W pixels, G gazes of one clip, n tiles, S pixels a side of a tile.
@@ -109,12 +109,8 @@ class ClipCanvas:
         self._half_levels: list[HalfLevels] = []
         for frame in rgb:
             tiles = self._tiling.split(frame)
-            source = self._tiling.extended(tiles, np.arange(len(tiles)))
-            images = [scale_image(source, cells, scale) for scale in range(cells.grid.num_scales)]
-            for image in images:
-                if image is not tiles:
-                    self._tiling.clear_padding(image)
-            self._shown.append(images)
+            number = np.arange(len(tiles))
+            self._shown.append([self._tiling.scaled(tiles, number, scale) for scale in range(cells.grid.num_scales)])
             self._half_levels.append(tiles * np.int16(2))
         # As many rows of pixels as can be added up in 16 bits, which is twice as fast as 32.
         side = cells.tile_px
