@@ -20,8 +20,9 @@ demo: $(VENV)/.installed-core
 	$(BIN)/autogaze gaze examples/sample.mp4 --model bundled --resize --out gaze-demo/bundled --overwrite
 	@echo "Open sample.overlay.mp4 and sample.sheet.png in gaze-demo (replenish) and in gaze-demo/bundled (the gaze model)"
 
+# A process for each processor, each of one thread: more would fight for them.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Trains the bundled pair with its logs into runs/default; goes on where it was stopped. INSTALL=--install replaces the
 # bundled files.
