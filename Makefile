@@ -22,7 +22,7 @@ demo: $(VENV)/.installed-core
 
 # A process for each processor, each of one thread: more would fight for them.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 # Trains the bundled pair with its logs into runs/default; goes on where it was stopped. INSTALL=--install replaces the
 # bundled files.
