@@ -4,7 +4,8 @@
 
 The model gazes at training clips. At the start of each of its groups a greedy search goes on from the canvas that the
 model left: what each patch would gain at each head is what the last blocks, the final norm and the gaze head learn,
-from what the blocks below say, which is computed once. All else, the stop head included, stays bit for bit what it was.
+from what the blocks below say, which is computed once. All else, the stop head included, stays bit for bit what it was,
+and what the stop head says is held where it was, or frames would end elsewhere.
 What was gathered lies in CACHE, which is of one model, one number of blocks and one choice of clips; the same command
 goes on where it was interrupted. In a second round, with ``--init`` the model of the first, a new CACHE and ``--also``
 the old one, it learns from where it goes now. Weights are rounded to bf16.
@@ -31,6 +32,7 @@ from autogaze.datasets.feed import ClipFeed
 from autogaze.datasets.labellers import GreedyLabeller
 from autogaze.datasets.labels import Label
 from autogaze.datasets.order import SampleOrder
+from autogaze.datasets.recipes import source_name
 from autogaze.datasets.stream import ClipShape, LabelledClip
 from autogaze.evaluation.facts import weights_sha256
 from autogaze.gaze import Gaze
@@ -57,6 +59,8 @@ LEAST_GAIN = 2e-5
 """Heads whose best patch gains less loss than this learn nothing."""
 CLAIM = "lessons.json"
 """Says beside lessons what they are of."""
+LOSS_FLOOR = 0.005
+"""A change of what the stop head says counts relative to what it said plus this."""
 ASIDE = 5
 """One of so many sources judges and teaches nothing, unless --all is given."""
 
@@ -207,7 +211,7 @@ def gather(arguments: argparse.Namespace) -> tuple[list[Lesson], list[Lesson]]:
     paths = [lesson_path(arguments, number) for number in range(arguments.clips)]
     for path in paths + [path for folder in arguments.also for path in sorted(folder.glob("*.pt"))]:
         for source, fields in torch.load(path, weights_only=False):
-            name = str(path) if source is None else source.stem.rpartition("_")[0]
+            name = str(path) if source is None else source_name(source)
             aside = zlib.crc32(name.encode()) % ASIDE == 0 and not arguments.all
             (judging if aside else teaching).append(Lesson(**fields))
     return teaching, judging
@@ -235,10 +239,10 @@ def hidden(decoder: GazeDecoder, one: Lesson, *, blocks: int) -> Tensor:
     return out
 
 
-def sums(decoder: GazeDecoder, one: Lesson, *, blocks: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sums(decoder: GazeDecoder, one: Lesson, hidden_SC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross-entropy of the search's patches, expected share of the best gain, that of the likeliest patch; heads."""
     S, K = one.target_SK.shape
-    logits_SKV = decoder.lm_head(hidden(decoder, one, blocks=blocks)).view(S, K, -1)
+    logits_SKV = decoder.lm_head(hidden_SC).view(S, K, -1)
     target_SK1 = one.target_SK.clamp(min=0)[..., None]
     # Before each head the patches of the heads before it are gone.
     gone_SKV = F.one_hot(target_SK1[..., 0], logits_SKV.shape[-1]).cumsum(1).roll(1, dims=1).bool()
@@ -270,12 +274,21 @@ def teach(arguments: argparse.Namespace, decoder: GazeDecoder, lessons: list[Les
     rng, order = np.random.default_rng(arguments.seed), list[int]()
     average, begun = [weight.detach().clone() for weight in weights], time.perf_counter()
 
+    def losses(one: Lesson) -> Tensor:
+        with torch.no_grad():
+            return decoder.predicted_losses(hidden(decoder, one, blocks=arguments.blocks))
+
     def gradients(one: Lesson) -> tuple[Tensor, ...]:
-        entropy, expected, _, _ = sums(decoder, one, blocks=arguments.blocks)
-        return torch.autograd.grad(entropy - arguments.gain_weight * expected, weights)
+        hidden_SC = hidden(decoder, one, blocks=arguments.blocks)
+        entropy, expected, _, _ = sums(decoder, one, hidden_SC)
+        said_SK = told[id(one)]
+        drift_SK = (decoder.predicted_losses(hidden_SC) - said_SK) / (said_SK.abs() + LOSS_FLOOR)
+        gazing = entropy - arguments.gain_weight * expected
+        return torch.autograd.grad(gazing + arguments.stop_weight * drift_SK.square().sum(), weights)
 
     # A clip for each thread keeps the processor busier than all threads at one clip.
     pool = ThreadPoolExecutor(arguments.jobs, initializer=torch.set_num_threads, initargs=(1,))
+    told = dict(zip(map(id, lessons), pool.map(losses, lessons), strict=True))
     for step in range(steps):
         while len(order) < batch:
             order += rng.permutation(len(lessons)).tolist()
@@ -303,7 +316,7 @@ def tell(when: str, decoder: GazeDecoder, lessons: list[Lesson], *, blocks: int)
     """How good the model's choices are on clips kept aside."""
     if not lessons:
         return
-    found = [sums(decoder, one, blocks=blocks) for one in lessons]
+    found = [sums(decoder, one, hidden(decoder, one, blocks=blocks)) for one in lessons]
     entropy, expected, likeliest, heads = (float(torch.stack(parts).sum()) for parts in zip(*found, strict=True))
     shares = f"of the best gain {likeliest / heads:.1%}, expected {expected / heads:.1%}"
     print(f"{when}: {entropy / heads:.3f} nats a gaze; {shares}", flush=True)
@@ -321,7 +334,7 @@ def main() -> None:
     parser.add_argument("--init", default="bundled")
     for name, number in (("clips", 320), ("blocks", 2), ("jobs", 2), ("batch", 8), ("seed", 21)):
         parser.add_argument(f"--{name}", type=int, default=number)
-    for name, value in (("epochs", 4.0), ("lr", 3e-4), ("gain-weight", 10.0)):
+    for name, value in (("epochs", 4.0), ("lr", 3e-4), ("gain-weight", 10.0), ("stop-weight", 30.0)):
         parser.add_argument(f"--{name}", type=float, default=value)
     parser.add_argument("--all", action="store_true", help="learn from the sources kept aside too")
     arguments = parser.parse_args()

@@ -117,7 +117,10 @@ def test_cross_entropy_is_that_of_the_policy(
             known_BN=known_BN,
             policy=Policy(),
         )
-        entropy, expected, likeliest, heads = polish.sums(model.gazing_model.gaze_decoder, lesson, blocks=blocks)
+        decoder = model.gazing_model.gaze_decoder
+        entropy, expected, likeliest, heads = polish.sums(
+            decoder, lesson, polish.hidden(decoder, lesson, blocks=blocks)
+        )
     assert int(heads) == int(known_BN.sum())
     wanted = -scored.log_probability_BN[known_BN].sum()
     torch.testing.assert_close(entropy, wanted, rtol=2e-3, atol=0.0)  # lessons are kept in half precision
@@ -131,10 +134,12 @@ def test_the_last_blocks_learn_and_all_else_stays(model: AutoGaze, blocks: int) 
     learner.load_state_dict(model.state_dict())
     decoder = learner.gazing_model.gaze_decoder
     lesson = polish.lesson(learner, labelled(learner), seed=0, blocks=blocks)
-    settings = argparse.Namespace(epochs=40, batch=1, lr=3e-3, seed=0, gain_weight=10.0, blocks=blocks, jobs=1)
-    before = polish.sums(decoder, lesson, blocks=blocks)[1]
+    settings = argparse.Namespace(
+        epochs=40, batch=1, lr=3e-3, seed=0, gain_weight=10.0, blocks=blocks, jobs=1, stop_weight=0.0
+    )
+    before = polish.sums(decoder, lesson, polish.hidden(decoder, lesson, blocks=blocks))[1]
     polish.teach(settings, decoder, [lesson])
-    assert polish.sums(decoder, lesson, blocks=blocks)[1] > 1.2 * before
+    assert polish.sums(decoder, lesson, polish.hidden(decoder, lesson, blocks=blocks))[1] > 1.2 * before
     after = learner.state_dict()
     changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, after[name])}
     place = "gazing_model.gaze_decoder."
@@ -143,6 +148,21 @@ def test_the_last_blocks_learn_and_all_else_stays(model: AutoGaze, blocks: int) 
         f"{place}model.norm.weight",
         f"{place}lm_head.weight",
     }
+
+
+def test_what_the_stop_head_says_is_held(model: AutoGaze) -> None:
+    def drift(stop_weight: float) -> float:
+        learner = AutoGaze(model.config).eval()
+        learner.load_state_dict(model.state_dict())
+        decoder = learner.gazing_model.gaze_decoder
+        lesson = polish.lesson(learner, labelled(learner), seed=0, blocks=1)
+        settings = {"epochs": 40, "batch": 1, "lr": 3e-3, "seed": 0, "gain_weight": 10.0, "blocks": 1, "jobs": 1}
+        before = decoder.predicted_losses(polish.hidden(decoder, lesson, blocks=1)).detach()
+        polish.teach(argparse.Namespace(**settings, stop_weight=stop_weight), decoder, [lesson])
+        after = decoder.predicted_losses(polish.hidden(decoder, lesson, blocks=1))
+        return float((after - before).square().mean())
+
+    assert drift(100.0) < 0.1 * drift(0.0)
 
 
 def test_what_was_gathered_is_not_gathered_again(model: AutoGaze, tmp_path: Path) -> None:

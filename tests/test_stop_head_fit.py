@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from autogaze import cli
+from autogaze.datasets.labels import LabelRule
+from autogaze.datasets.recipes import ClipRecipe
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.results import OutputError
 from autogaze.training.networks import gaze_model
-from autogaze.training.stop_head import RIDGES, StopHeadSettings, Sums, fit, fit_stop_head
+from autogaze.training.stop_head import RIDGES, StopHeadSettings, Sums, fit, fit_stop_head, kept_aside
 from small_models import clips, small_model
 from training_samples import all_tensors
 
@@ -127,6 +129,21 @@ def test_a_checkpoint_gets_a_better_head_and_nothing_else(tmp_path: Path) -> Non
     assert np.array_equal(first.index, second.index)
     with pytest.raises(TrainingError, match="is there already; --overwrite replaces it"):
         fit_stop_head(settings)
+
+
+def test_whole_sources_are_kept_aside() -> None:
+    rule = LabelRule(threshold=0.05)
+
+    def recipe(number: int, name: str | None) -> ClipRecipe:
+        path = None if name is None else Path(name)
+        return ClipRecipe(number=number, path=path, kind="video", seed=0, rule=rule)
+
+    names = ["dog_01.mp4", "cat_01.mp4", "a.mp4", "dog_02.mp4", "b_12_03.mp4", None, "c.mp4", "dog_x.mp4", "cat_2.mp4"]
+    recipes = [recipe(10 + place, name) for place, name in enumerate(names)]
+    # dog, cat, a, b_12, drawn, c, dog_x: the first and the sixth.
+    assert kept_aside(recipes) == {10, 13, 16}
+    few = [recipe(number, f"dog_{number}.mp4") for number in range(7)]
+    assert kept_aside(few) == {0, 5}
 
 
 def test_what_cannot_be_is_told_before_the_work(tmp_path: Path) -> None:

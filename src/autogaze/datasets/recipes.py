@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,11 @@ Kind = Literal["video", "still", "cut", "scan", "whole", "labelled", "sprites", 
 """Of a video: a window of it; one frame of it, repeated; two windows of it, joined; its beginning, uncropped, for
 validation; the frames that a label file speaks of. Of an image: a ride over it. Drawn: shapes that move, pages of
 text, a camera over a surface, and two of these, joined."""
+
+
+def source_name(path: Path) -> str:
+    """Files that differ in the number after the last underscore of their names alone are parts of one source."""
+    return re.sub(r"_\d+$", "", path.stem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,11 @@ class ClipRecipe:
     """Number of the first frame of a ``labelled`` clip."""
     label: Label | None = None
     """The label of a ``labelled`` clip."""
+
+    @property
+    def source(self) -> str:
+        """What the clip was cut from, see :func:`source_name`; a drawn clip is a source of its own."""
+        return f"#{self.number}" if self.path is None else source_name(self.path)
 
     def rng(self, purpose: int) -> np.random.Generator:
         """The source of draws for one purpose."""

@@ -6,9 +6,8 @@ Shape letters: B clips, T frames, N slots over all frames, C channels, K heads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from autogaze.datasets.labellers import GreedyLabeller
 from autogaze.datasets.labels import Label
 from autogaze.datasets.order import SampleOrder
 from autogaze.datasets.own_labels import own_labels
+from autogaze.datasets.recipes import ClipRecipe
 from autogaze.datasets.stream import ClipShape, LabelledClip
 from autogaze.errors import TrainingError
 from autogaze.grid import Indices
@@ -35,13 +35,13 @@ from autogaze.training.rollouts import Rollouts, member_generator
 from autogaze.training.run_settings import ClipSettings
 from autogaze.training.state import replace_folder
 
-RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Pulls towards the weights there were, of which the one that fits the clips kept aside is taken. They are shares of
 the mean weighted square of a feature: at 1 a direction in which features vary as on average goes half of its way."""
 TEMPERATURE = 0.02
 """Of the roll-outs: the likeliest gazes, but for ties."""
 ASIDE = 5
-"""Every so many-th clip is kept aside to choose the pull."""
+"""Every so many-th source is kept aside to choose the pull."""
 STRETCH = 0.5
 """Frames get up to e to this power as many gazes as the search needs, since the model needs more."""
 
@@ -139,9 +139,25 @@ def fit(seen: Sums, aside: Sums, start_KC: Tensor) -> StopHeadFit:
     )
 
 
+def kept_aside(recipes: Iterable[ClipRecipe]) -> set[int]:
+    """Numbers of the clips that only judge: all of every :data:`ASIDE`-th source.
+
+    Clips of one source say nothing about another: judged by them, hardly any pull looks best. Where there are fewer
+    sources than that, every so many-th clip judges.
+    """
+    recipes = list(recipes)
+    names = list(dict.fromkeys(recipe.source for recipe in recipes))
+    if len(names) < ASIDE:
+        return {recipe.number for recipe in recipes[::ASIDE]}
+    judging = set(names[::ASIDE])
+    return {recipe.number for recipe in recipes if recipe.source in judging}
+
+
 @torch.no_grad()
-def see(model: AutoGaze, clips: list[LabelledClip[Label]], *, seed: int, floor: float, into: Sums) -> None:
-    """Let a model gaze at clips, and add what its stop head should have said to some sums.
+def see(
+    model: AutoGaze, clips: list[LabelledClip[Label]], *, seed: int, floor: float, into: Callable[[int], Sums]
+) -> None:
+    """Let a model gaze at clips, and add what its stop head should have said to the sums for each clip's number.
 
     Every frame gets as many gazes as the search took, or up to e to the :data:`STRETCH` times as many.
     """
@@ -161,12 +177,12 @@ def see(model: AutoGaze, clips: list[LabelledClip[Label]], *, seed: int, floor: 
     index_BN = packed.gazing_pos - frame_N * packed.num_vision_tokens_each_frame
     counts = packed.num_gazing_each_frame.tolist()
     features_BNC, head_N = model.gazing_model.stop_features(rollouts.visual_BTPC, index_BN, kept_BN, counts)
-    for b, label in enumerate(labels):
+    for b, (number, label) in enumerate(zip(numbers, labels, strict=True)):
         assert label.gaze.predicted_loss is not None
         loss_N, features_NC = torch.from_numpy(label.gaze.predicted_loss), features_BNC[b][kept_BN[b]].cpu()
         heads = head_N[kept_BN[b]].cpu()
         for head in range(group):
-            into.add(head, features_NC[heads == head], loss_N[heads == head], floor=floor)
+            into(number).add(head, features_NC[heads == head], loss_N[heads == head], floor=floor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +198,7 @@ class StopHeadSettings(ClipSettings):
     init: str = "bundled"
     """Checkpoint whose stop head is fitted: a folder, file, hub id or bundled."""
     clips: int = 600
-    """Clips to gaze at, a fifth of which only judge."""
+    """Clips to gaze at; those of a fifth of the sources only judge."""
     batch: int = 8
     """Clips gazed at at once."""
     loss_floor: float = 0.005
@@ -235,17 +251,21 @@ def fit_stop_head(
     model = gaze_model(init=settings.init, shape="", seed=0).to(device).eval()
     head = model.gazing_model.gaze_decoder.task_loss_prediction_head
     seen, aside = (Sums.zero(*head.weight.shape) for _ in range(2))
-    with _feed(settings, model) as feed:
-        done = 0
-        for step in count():
-            if done >= settings.clips:
-                break
+    mix, order = _mix(settings, model), SampleOrder(block=settings.block, reuse=1, seed=settings.seed)
+    steps = -(-settings.clips // settings.batch)
+    judging = kept_aside(mix.recipe(order.number(place)) for place in range(steps * settings.batch))
+    with _feed(settings, model, mix=mix, order=order) as feed:
+        for step in range(steps):
             clips = feed.step()
             if clips:
-                into = aside if step % ASIDE == 0 else seen
-                see(model, clips, seed=settings.seed, floor=settings.loss_floor, into=into)
-            done += settings.batch
-            on_progress(min(1.0, done / settings.clips))
+                see(
+                    model,
+                    clips,
+                    seed=settings.seed,
+                    floor=settings.loss_floor,
+                    into=lambda number: aside if number in judging else seen,
+                )
+            on_progress((step + 1) / steps)
         for message in feed.unreadable.values():
             say(f"left out: {message}")
     found = fit(seen, aside, head.weight.detach().cpu())
@@ -256,7 +276,7 @@ def fit_stop_head(
     return found
 
 
-def _feed(settings: StopHeadSettings, model: AutoGaze) -> ClipFeed[Label]:
+def _mix(settings: StopHeadSettings, model: AutoGaze) -> ClipMix:
     sources = mixed_sources(
         videos=settings.videos,
         images=settings.images,
@@ -265,11 +285,15 @@ def _feed(settings: StopHeadSettings, model: AutoGaze) -> ClipFeed[Label]:
         procedural=settings.procedural,
         grid=model.grid,
     )
+    return ClipMix(sources=sources, seed=settings.seed, max_gazes=settings.max_gazes)
+
+
+def _feed(settings: StopHeadSettings, model: AutoGaze, *, mix: ClipMix, order: SampleOrder) -> ClipFeed[Label]:
     return ClipFeed(
-        ClipMix(sources=sources, seed=settings.seed, max_gazes=settings.max_gazes),
+        mix,
         ClipShape(grid=model.grid, frames=model.config.max_num_frames),
         batch=settings.batch,
-        order=SampleOrder(block=settings.block, reuse=1, seed=settings.seed),
+        order=order,
         labeller=GreedyLabeller(grid=model.grid),
         workers=settings.num_workers(),
         ahead=4 * settings.batch,
