@@ -20,6 +20,7 @@ from autogaze.selectors.canvas import quality
 from autogaze.selectors.cells import resize
 from autogaze.selectors.device import DeviceEasel
 from autogaze.selectors.easel import HostEasel
+from autogaze.selectors.greedy import Goal
 from autogaze.selectors.replenish import Replenish, ReplenishSession
 from autogaze.selectors.taps import Taps
 
@@ -134,3 +135,14 @@ def test_a_device_is_chosen_as_for_models(name: str | None):
     assert isinstance(selector, Replenish)
     session = selector.open(FrameLayout.tiled(PatchGrid(), height_px=224, width_px=224), Budget())
     assert isinstance(session._easel, DeviceEasel if name == "cuda" else HostEasel)
+
+
+def test_the_host_builds_all_scales_at_once_where_many_patches_were_taken(frames: Frames) -> None:
+    layout = FrameLayout.tiled(ODD, height_px=110, width_px=140)
+    easel = HostEasel(layout, squared=False)
+    asked = []
+    for most, rgb in zip((40, 2, 2), frames.rgb, strict=False):  # on 6 tiles
+        seen = easel.see(rgb)
+        asked.append(bool(seen.built.all()))
+        easel.advance(seen, max_patches=most, goal=Goal())
+    assert asked == [False, True, False]
