@@ -1,4 +1,4 @@
-"""The table of what gazing costs: from the ``bench.json`` of ``autogaze bench`` to Markdown."""
+"""Tables of what gazing costs: from the JSON of ``autogaze bench`` and of ``watch_latency.py`` to Markdown."""
 
 from __future__ import annotations
 
@@ -27,6 +27,26 @@ def costs(data: dict[str, Any]) -> str:
             f"| {'–' if memory is None else f'+{memory:.0f} MB'} |"
         )
     return "\n".join([*lines, "", _where(data)])
+
+
+def watching(data: dict[str, Any]) -> str:
+    """How long after a frame its gaze is there, and how many frames were too many."""
+    lines = ["| selector | frames dropped | median | 95 % | 99 % | longest | kept |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    for name, found in data["models"].items():
+        dropped = found["frames_dropped"]["median"] / found["frames_captured"]["median"]
+        latency = " | ".join(_ms(found["latency_ms"][part]["median"]) for part in ("p50", "p95", "p99", "max"))
+        lines.append(f"| `{name}` | {dropped:.1%} | {latency} | {found['kept_share']['median']:.1%} |")
+    stream, machine = data["stream"], data["machine"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Latency from frame to gaze: a stream of {stream['side_px']} × {stream['side_px']} px at {stream['fps']} "
+            f"frames a second for {stream['seconds']:.0f} s, with `--resize`, on {machine['threads']} threads of "
+            f"{machine['processor']} (torch {data['versions']['torch']}); medians of {data['repeats']} runs of "
+            "`benchmarks/watch_latency.py`.",
+        ]
+    )
 
 
 def _where(data: dict[str, Any]) -> str:

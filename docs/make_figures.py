@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CARDS = ROOT / "src" / "autogaze" / "checkpoints"
 PAGES = (
     ROOT / "README.md",
+    ROOT / "docs" / "command-line.md",
     ROOT / "docs" / "concepts.md",
     ROOT / "docs" / "training.md",
     ROOT / "docs" / "encoders.md",
@@ -252,6 +253,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "restart": ("bundled_on_val.json", gaze_model_figures.restart),
     "stages": ("stage_ablation.json", gaze_model_figures.stages),
     "bench": ("bench.json", bench_figures.costs),
+    "watch": ("watch_latency.json", bench_figures.watching),
     "lazy-labels": ("lazy_labels.json", gaze_model_figures.lazy_labels),
 }
 
