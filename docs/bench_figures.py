@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from autogaze.benching.rows import three_digits
+
 STAGES = ("decode", "preprocess", "gaze", "write")
 
 
@@ -21,8 +23,8 @@ def costs(data: dict[str, Any]) -> str:
         name = f"{row['settings']['model']}`, naive loop" if row["naive"] else f"{row['name']}`"
         lines.append(
             f"| `{name} | {said['kept_share']:.1%} "
-            f"| {_ms(clip['median'])} ({_plain(clip['quartile_low'])}–{_plain(clip['quartile_high'])}) "
-            f"| {_ms(said['tile_clip_ms'])} | {_plain(said['fps']['median'])} "
+            f"| {_ms(clip['median'])} ({three_digits(clip['quartile_low'])}–{three_digits(clip['quartile_high'])}) "
+            f"| {_ms(said['tile_clip_ms'])} | {three_digits(said['fps']['median'])} "
             f"| {' | '.join(_share(said['stage_shares'][stage]) for stage in STAGES)} "
             f"| {'–' if memory is None else f'+{memory:.0f} MB'} |"
         )
@@ -64,11 +66,7 @@ def _where(data: dict[str, Any]) -> str:
 
 
 def _ms(value: float) -> str:
-    return f"{_plain(value)} ms"
-
-
-def _plain(value: float) -> str:
-    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
+    return f"{three_digits(value)} ms"
 
 
 def _share(value: float) -> str:

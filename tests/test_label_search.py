@@ -164,7 +164,7 @@ class TestScorers:
             name, loss_unit = "foreign", "a unit"
 
             def open(self, layout: FrameLayout) -> object:
-                raise NotImplementedError
+                raise AssertionError("who cannot judge is never opened")
 
         with pytest.raises(CheckpointError, match="'foreign' cannot judge"):
             make_scorer(Foreign())  # type: ignore[arg-type]

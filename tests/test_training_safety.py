@@ -24,6 +24,7 @@ from autogaze.configs import ntp
 from autogaze.errors import TrainingError
 from autogaze.training import memory, state
 from autogaze.training.processes import Processes
+from autogaze.training.run_settings import ClipRunSettings
 from autogaze.training.state import replace_folder, tidy_folder
 from training_samples import all_tensors, events, make_footage, ntp_settings, run, same_tensors, trainer
 
@@ -204,6 +205,15 @@ def test_other_data_and_another_init_than_before_are_told(
     assert line["message"].endswith(f"not from --init {tmp_path / 'other'}; another --out starts from that")
     told = capsys.readouterr().out
     assert "event=changed" in told and "video_files=" in told and "event=init_ignored" in told
+
+
+def test_settings_that_train_nothing_name_those_that_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"ClipRunSettings does not say what it trains; use NTPSettings, .* make_stage"
+    ):
+        ClipRunSettings(procedural=1.0, steps=1, out=tmp_path).make_stage(
+            device=torch.device("cpu"), tell=lambda path, why: None
+        )
 
 
 def test_pictures_are_kept_of_the_newest_and_the_best_step(tmp_path: Path) -> None:

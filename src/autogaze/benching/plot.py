@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from autogaze.benching.report import BenchReport, count_frames
-from autogaze.benching.rows import REAL_TIME_FPS, STAGES, Row
+from autogaze.benching.rows import REAL_TIME_FPS, STAGES, Row, three_digits
 from autogaze.evaluation.style import (
     INK,
     MARKER_SIZES,
@@ -74,7 +74,7 @@ def write_plot(path: str | os.PathLike[str], *, report: BenchReport) -> None:
 def milliseconds(value: float) -> str:
     """A duration with three digits that say something."""
     number, unit = (value / 1e3, "s") if value >= 999.5 else (value, "ms")
-    return f"{number:.{0 if number >= 99.95 else 1 if number >= 9.995 else 2}f}\N{NO-BREAK SPACE}{unit}"
+    return f"{three_digits(number)}\N{NO-BREAK SPACE}{unit}"
 
 
 def _bar(axes: Axes, row: Row, number: int) -> None:

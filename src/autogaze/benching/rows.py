@@ -149,3 +149,8 @@ class Row:
             stage: float(np.mean([getattr(one, f"{stage}_seconds") / one.total_seconds for one in self.passes]))
             for stage in STAGES
         }
+
+
+def three_digits(value: float) -> str:
+    """A number of at least 0 with its first three digits, or all before the point."""
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autogaze.benching.report import BenchReport, count_frames
-from autogaze.benching.rows import REAL_TIME_FPS, STAGES
+from autogaze.benching.rows import REAL_TIME_FPS, STAGES, three_digits
 from autogaze.captions import percent
 
 NONE = "–"
@@ -21,11 +21,11 @@ def time_table(report: BenchReport) -> Table:
         table.add_row(
             Text(row.name),
             percent(row.kept_share),
-            f"{_number(clip.median)} ms",
-            f"{_number(clip.quartile_low)}–{_number(clip.quartile_high)}",
-            _number(clip.least),
-            _number(row.fps.median),
-            _number(row.real_time),
+            f"{three_digits(clip.median)} ms",
+            f"{three_digits(clip.quartile_low)}–{three_digits(clip.quartile_high)}",
+            three_digits(clip.least),
+            three_digits(row.fps.median),
+            three_digits(row.real_time),
         )
     return table
 
@@ -37,7 +37,7 @@ def stage_table(report: BenchReport) -> Table:
         shares = row.stage_shares()
         table.add_row(
             Text(row.name),
-            f"{_number(row.tile_clip_ms)} ms",
+            f"{three_digits(row.tile_clip_ms)} ms",
             *(f"{shares[stage]:.0%}" if shares[stage] else NONE for stage in STAGES),
             NONE if row.memory is None else f"+{row.memory.over_base_mb:.0f} MB",
         )
@@ -63,7 +63,3 @@ def _table(*titles: str) -> Table:
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     return table
-
-
-def _number(value: float) -> str:
-    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"

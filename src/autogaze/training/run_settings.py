@@ -115,9 +115,12 @@ class RunSettings:
 
         Raises:
             CheckpointError: a checkpoint cannot be loaded, or does not fit.
-            TrainingError: the settings fit no network.
+            TrainingError: the settings fit no network, or do not say what they train.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what it trains")
+        raise TrainingError(
+            f"{type(self).__name__} does not say what it trains; use NTPSettings, GRPOSettings, RefinerSettings or "
+            f"VideoMAESettings, or define make_stage"
+        )
 
     def data(self) -> dict[str, str]:
         """What there is to learn from, by kind; equal for equal data."""
