@@ -36,6 +36,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
         *("selectors.uniform_random", "selectors.cascade", "selectors", "streaming"),
     ),
+    # Decoding on an accelerator
+    ("static", "static.choose", "static.desk", "static.steps", "static.graphs", "static.engine"),
     # The class people load
     (
         *("models.autogaze.calibration", "models.autogaze.processing_autogaze"),

@@ -84,7 +84,7 @@ class Engine:
         # Zeros where places beyond a row's end are read: they weigh nothing, but nothing times NaN would be NaN.
         new = weight.new_zeros if self._all_together(weight) else weight.new_empty
         return DecoderState(
-            weights=[_fuse(layer) for layer in layers],
+            weights=[fuse(layer) for layer in layers],
             keys=[new(shape) for _ in layers],
             values=[new(shape) for _ in layers],
             length=[0] * clips,
@@ -201,22 +201,22 @@ class Engine:
         eps = self.decoder.model.norm.eps
         for keys, values, weights in zip(state.keys[:-1], state.values[:-1], state.weights[:-1], strict=True):
             D, G = keys.shape[-1], keys.shape[1]
-            qkv = F.linear(_norm(x_NC, eps), weights.qkv).view(len(x_NC), -1, D)
+            qkv = F.linear(norm(x_NC, eps), weights.qkv).view(len(x_NC), -1, D)
             qk, v = qkv[:, :-G], qkv[:, -G:]
-            qk = _turn(qk, turn_N1E)
+            qk = turn(qk, turn_N1E)
             feed.append(keys, qk[:, -G:])
             feed.append(values, v)
-            x_NC = _after_attention(x_NC, feed.attend(qk[:, :-G], keys, values), weights, eps)
+            x_NC = after_attention(x_NC, feed.attend(qk[:, :-G], keys, values), weights, eps)
         # Nobody reads the last block's output but the heads, and they only at each row's last token.
         keys, values, weights = state.keys[-1], state.values[-1], state.weights[-1]
         D, G = keys.shape[-1], keys.shape[1]
-        normed = _norm(x_NC, eps)
+        normed = norm(x_NC, eps)
         q_weight, kv_weight = weights.qkv[: -2 * G * D], weights.qkv[-2 * G * D :]
         kv = F.linear(normed, kv_weight).view(len(x_NC), -1, D)
-        feed.append(keys, _turn(kv[:, :G], turn_N1E))
+        feed.append(keys, turn(kv[:, :G], turn_N1E))
         feed.append(values, kv[:, G:])
-        q = _turn(F.linear(normed[last], q_weight).view(len(last), -1, D), turn_N1E[last])
-        x_AC = _after_attention(x_NC[last], feed.attend_last(q, keys, values), weights, eps)
+        q = turn(F.linear(normed[last], q_weight).view(len(last), -1, D), turn_N1E[last])
+        x_AC = after_attention(x_NC[last], feed.attend_last(q, keys, values), weights, eps)
         out: Tensor = self.decoder.model.norm(x_AC)
         return out
 
@@ -249,7 +249,8 @@ class Engine:
         return turns
 
 
-def _fuse(layer: DecoderLayer) -> LayerWeights:
+def fuse(layer: DecoderLayer) -> LayerWeights:
+    """A block's weights as decoding reads them; ``o`` and ``down`` share memory with the block's."""
     attention, mlp = layer.self_attn, layer.mlp
     D = attention.head_dim
 
@@ -269,23 +270,23 @@ def _fuse(layer: DecoderLayer) -> LayerWeights:
     )
 
 
-def _turn(x_NHD: Tensor, turn_N1E: Tensor) -> Tensor:
+def turn(x_NHD: Tensor, turn_N1E: Tensor) -> Tensor:
     """Rotate neighbouring channels of every head: complex numbers times the rotation of their token's position."""
     pairs = torch.view_as_complex(x_NHD.float().view(*x_NHD.shape[:2], -1, 2))
     return torch.view_as_real(pairs * turn_N1E).flatten(-2).to(x_NHD.dtype)
 
 
-def _after_attention(x_NC: Tensor, attended_NHD: Tensor, weights: LayerWeights, eps: float) -> Tensor:
+def after_attention(x_NC: Tensor, attended_NHD: Tensor, weights: LayerWeights, eps: float) -> Tensor:
     """The rest of a block: output projection and feed-forward layer, each added to what comes in."""
     x_NC = torch.addmm(x_NC, attended_NHD.flatten(1), weights.o.t())
-    gate, up = F.linear(_norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
+    gate, up = F.linear(norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
     return torch.addmm(x_NC, F.silu(gate).mul_(up), weights.down.t())
 
 
-def _norm(x: Tensor, eps: float) -> Tensor:
+def norm(x: Tensor, eps: float) -> Tensor:
     """RMS norm without its weight, which the fused projection carries."""
     if x.device.type != "cpu":
-        return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+        return F.rms_norm(x, x.shape[-1:], eps=eps)  # sums in fp32 whatever x is
     # There, torch's own takes several times as long for a few tokens.
     square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
     scale: Tensor = square.div_(x.shape[-1]).add_(eps).rsqrt_()

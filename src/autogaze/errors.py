@@ -35,5 +35,9 @@ class AutoGazeWarning(UserWarning):
     """Base of what autogaze warns of, through :mod:`warnings`; the command line tells each of them once, in a line."""
 
 
+class FallbackWarning(AutoGazeWarning):
+    """A faster way of computing the same is not to be had here; the text says why."""
+
+
 class CalibrationWarning(AutoGazeWarning):
     """A threshold is legal, and the calibration of the gaze model does not speak of it, or not of this use."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autogaze.choosing import FrameGaze, Sampler
-from autogaze.engine import Engine
 from autogaze.errors import BudgetError, CheckpointError
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
@@ -29,6 +28,7 @@ from autogaze.models.autogaze.published import PublishedCall
 from autogaze.models.autogaze.scoring import Policy
 from autogaze.packing import pack
 from autogaze.selectors.base import Budget
+from autogaze.static.engine import StaticEngine
 from autogaze.tiling import split
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -53,9 +53,12 @@ class AutoGaze(nn.Module):
         config = config or AutoGazeConfig()
         self.config = config if positions is None else replace(config, positions=positions)
         self.gazing_model = GazeModel(self.config.gaze_model_config)
-        self.decoder = ClipDecoder(
-            self.gazing_model, engine=Engine(self.gazing_model.gaze_decoder, positions=self.config.positions)
+        engine = StaticEngine(
+            self.gazing_model.gaze_decoder,
+            positions=self.config.positions,
+            visual_tokens=self.config.gaze_model_config.connector_config.num_tokens,
         )
+        self.decoder = ClipDecoder(self.gazing_model, engine=engine)
         self.calibration: Calibration | None = None
         """What a threshold of :meth:`gaze` goes through; None: it is compared with the predictions as they are. Set it
         to None to switch it off, also when the weights change. The published call never uses it, and
