@@ -42,7 +42,15 @@ class CausalConvBlock(nn.Module):
             B, C, _, h, w = x_BCThw.shape
             past_BCThw = x_BCThw.new_zeros(B, C, self.time - 1, h, w)
         seen = torch.cat([past_BCThw, x_BCThw], dim=2)
-        return F.relu(self.conv3d(seen)), seen[:, :, seen.shape[2] - (self.time - 1) :]
+        return F.relu(self._convolve(seen)), seen[:, :, seen.shape[2] - (self.time - 1) :]
+
+    def _convolve(self, seen_BCThw: Tensor) -> Tensor:
+        if seen_BCThw.shape[2] > self.time:
+            convolved: Tensor = self.conv3d(seen_BCThw)
+            return convolved
+        # One frame is a sum over channels and times alike: an image of C · T channels, for which processors are faster.
+        weight, padding = self.conv3d.weight.flatten(1, 2), self.conv3d.padding[1:]
+        return F.conv2d(seen_BCThw.flatten(1, 2), weight, self.conv3d.bias, padding=padding)[:, :, None]
 
 
 class VisionModel(nn.Module):
