@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "autogaze"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Geometry and what everyone needs
     (
-        *("errors", "extras", "configuration", "grid"),
+        *("errors", "extras", "ahead", "configuration", "grid"),
         *("algorithms.result", "algorithms.stop_head", "algorithms.ntp", "algorithms.grpo", "algorithms"),
     ),
     # Data

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -123,6 +124,20 @@ class TestGaze:
         assert load_selector(selector) is selector
         gaze = autogaze.gaze(video, model=selector, ratio=0.1)
         assert gaze.equals(autogaze.gaze(video, model="uniform", ratio=0.1))
+
+    def test_reading_ahead_of_an_accelerator_changes_nothing(
+        self, video: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe = make_recipe(model="uniform", ratio=0.1)
+        wanted = autogaze.gaze(video, model="uniform", ratio=0.1)
+        monkeypatch.setattr("autogaze.pipeline.on_accelerator", lambda selector: True)
+        with GazeStream(video, recipe=recipe) as stream:
+            got = Gaze.concatenate([gazed for _, gazed in stream])
+        assert got.equals(wanted)
+        with GazeStream(video, recipe=recipe) as stream:
+            windows = iter(stream)
+            next(windows)
+        assert not [thread for thread in threading.enumerate() if thread.name == "autogaze reader"]
 
     def test_the_source_is_closed_when_the_selector_fails(self, video: Path) -> None:
         with GazeStream(video, recipe=make_recipe(model="uniform", ratio=0.1)) as stream:

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
-from autogaze.tiling import merge, split, tile, tile_layout
+from autogaze.tiling import cut, merge, split, split_on, tile, tile_layout
 
 GRID = PatchGrid()
 SMALL = PatchGrid(scales_px=(8, 16, 28), patch_px=4)
@@ -51,6 +52,25 @@ def test_one_tile_changes_nothing(make):
     assert np.array_equal(split(rgb, layout)[0], rgb)
     gaze = random_tile_gaze(np.random.default_rng(1), GRID, 3)
     assert merge([gaze], layout).equals(gaze)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes)
+def test_a_device_cuts_the_same_tiles(size):
+    height_px, width_px = size
+    layout = FrameLayout.tiled(SMALL, height_px=height_px, width_px=width_px)
+    rgb = random_frames(0, 3, height_px, width_px)
+    assert np.array_equal(cut(torch.from_numpy(rgb), layout).numpy(), split(rgb, layout))
+
+
+@pytest.mark.parametrize("make", [FrameLayout.tiled, FrameLayout.resized])
+def test_tensors_of_tiles_are_the_tiles(make):
+    layout, rgb = make(SMALL, height_px=40, width_px=50), random_frames(0, 2, 40, 50)
+    rgb.flags.writeable = False
+    assert np.array_equal(split_on(torch.device("cpu"), rgb, layout).numpy(), split(rgb, layout))
+    assert split_on(torch.device("meta"), rgb, layout).shape == split(rgb, layout).shape
+    with pytest.raises(ValueError, match="frames must be"):
+        split_on(torch.device("meta"), rgb[:, :39], layout)
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias, TypedDict, Unpack
 
 import numpy as np
+import torch
 
+from autogaze.ahead import Ahead
 from autogaze.errors import VideoError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
@@ -155,7 +157,8 @@ def make_recipe(
 class GazeStream:
     """One source on its way through a selector: iterate (frames, gaze) windows, inside a ``with`` block.
 
-    Memory is bounded by one window, whatever the length of the source.
+    Memory is bounded by one window, whatever the length of the source; by three where the selector works on an
+    accelerator, as the next ones are decoded meanwhile.
     """
 
     reader: VideoReader
@@ -174,7 +177,14 @@ class GazeStream:
         self.gaze_seconds = 0.0
         self._on_progress = on_progress
         self._start = time.perf_counter()
-        self.reader = open_video(source, sampling=recipe.sampling, motion_vectors=recipe.selector.needs_motion_vectors)
+        self._beside = on_accelerator(recipe.selector)
+        self._ahead: Ahead[Frames] | None = None
+        self.reader = open_video(
+            source,
+            sampling=recipe.sampling,
+            motion_vectors=recipe.selector.needs_motion_vectors,
+            pinned=self._beside and torch.cuda.is_available(),
+        )
         try:
             self.layout = recipe.layout(height_px=self.reader.height_px, width_px=self.reader.width_px)
             self._session = recipe.selector.open(self.layout, recipe.budget)
@@ -189,11 +199,21 @@ class GazeStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
         self.reader.__exit__(kind, error, traceback)
 
     def __iter__(self) -> Iterator[tuple[Frames, Gaze]]:
+        if not self._beside:
+            yield from self._gazed(self.reader)
+            return
+        # An accelerator leaves the processors free: they decode the next window meanwhile.
+        self._ahead = Ahead(self.reader, name="autogaze reader")
+        yield from self._gazed(self._ahead)
+
+    def _gazed(self, windows: Iterator[Frames]) -> Iterator[tuple[Frames, Gaze]]:
         frames_done, kept = 0, 0
-        for frames in self.reader:
+        for frames in windows:
             before = time.perf_counter()
             gaze = self._session.step(frames)
             self.gaze_seconds += time.perf_counter() - before
@@ -375,6 +395,12 @@ def _sampling(*, stride: int | None, fps: float | None, frames: int | None) -> S
         return Sampling(stride=stride, fps=fps, count=frames)
     except ValueError as error:
         raise ValueError(re.sub(r"\bcount\b", "frames", str(error))) from None
+
+
+def on_accelerator(selector: Selector) -> bool:
+    """Whether a selector works elsewhere than on the processors."""
+    device = getattr(selector, "device", None)
+    return device is not None and torch.device(device).type != "cpu"
 
 
 def _identity(model: Model, selector: Selector) -> tuple[str, str | None]:

@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
@@ -31,9 +34,7 @@ def split(rgb_THWC: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]
     Raises:
         ValueError: the frames are not (T, H, W, 3) uint8 of the layout's height and width.
     """
-    expected = (layout.height_px, layout.width_px, 3)
-    if rgb_THWC.ndim != 4 or rgb_THWC.shape[1:] != expected or rgb_THWC.dtype != np.uint8:
-        raise ValueError(f"frames must be (T, {', '.join(map(str, expected))}) uint8, got {_describe(rgb_THWC)}")
+    _check(rgb_THWC, layout)
     T = len(rgb_THWC)
     rows, columns = layout.tile_rows, layout.tile_columns
     tile_height_px, tile_width_px = layout.tile_height_px, layout.tile_width_px
@@ -44,6 +45,29 @@ def split(rgb_THWC: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]
     cut = rgb_THWC.reshape(T, rows, tile_height_px, columns, tile_width_px, 3).transpose(1, 3, 0, 2, 4, 5)
     tiles_KTHWC = cut.reshape(layout.num_tiles, T, tile_height_px, tile_width_px, 3)
     return _resized(tiles_KTHWC, side_px=layout.grid.scales_px[-1])
+
+
+def split_on(device: torch.device, rgb_THWC: NDArray[np.uint8], layout: FrameLayout) -> Tensor:
+    """What :func:`split` gives, as a tensor on a device, cut there where no tile has to be resized.
+
+    Raises:
+        ValueError: the frames are not (T, H, W, 3) uint8 of the layout's height and width.
+    """
+    side_px = layout.grid.scales_px[-1]
+    if device.type == "cpu" or (layout.tile_height_px, layout.tile_width_px) != (side_px, side_px):
+        return _as_tensor(split(rgb_THWC, layout)).to(device)
+    _check(rgb_THWC, layout)
+    return cut(_as_tensor(rgb_THWC).to(device, non_blocking=True), layout)
+
+
+def cut(rgb_THWC: Tensor, layout: FrameLayout) -> Tensor:
+    """(K, T, h, w, 3) tiles of frames on any device, each of the pixels it covers; zero past the frame's edge."""
+    rows, columns = layout.tile_rows, layout.tile_columns
+    height_px, width_px = layout.tile_height_px, layout.tile_width_px
+    below_px, right_px = rows * height_px - layout.height_px, columns * width_px - layout.width_px
+    padded_THWC = F.pad(rgb_THWC, (0, 0, 0, right_px, 0, below_px))
+    tiles = padded_THWC.view(-1, rows, height_px, columns, width_px, 3).permute(1, 3, 0, 2, 4, 5)
+    return tiles.reshape(layout.num_tiles, -1, height_px, width_px, 3)
 
 
 def merge(gazes: Sequence[Gaze], layout: FrameLayout) -> Gaze:
@@ -108,6 +132,16 @@ def tile(gaze: Gaze, tile_number: int) -> Gaze:
         probability=None if gaze.probability is None else gaze.probability[of_tile],
         predicted_loss=None if gaze.predicted_loss is None else gaze.predicted_loss[of_tile],
     )
+
+
+def _as_tensor(array: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def _check(rgb_THWC: NDArray[np.uint8], layout: FrameLayout) -> None:
+    expected = (layout.height_px, layout.width_px, 3)
+    if rgb_THWC.ndim != 4 or rgb_THWC.shape[1:] != expected or rgb_THWC.dtype != np.uint8:
+        raise ValueError(f"frames must be (T, {', '.join(map(str, expected))}) uint8, got {_describe(rgb_THWC)}")
 
 
 def _resized(tiles_KTHWC: NDArray[np.uint8], *, side_px: int) -> NDArray[np.uint8]:

@@ -43,7 +43,9 @@ EVERY_FRAME = Sampling()
 class VideoReader(Iterator[Frames]):
     """Windows of the sampled frames of one video, read forward once. Close it, or use it in a ``with`` block."""
 
-    def __init__(self, source: Source, *, sampling: Sampling, window_frames: int, motion_vectors: bool) -> None:
+    def __init__(
+        self, source: Source, *, sampling: Sampling, window_frames: int, motion_vectors: bool, pinned: bool = False
+    ) -> None:
         """Read ``source``; :func:`open_video` is the usual way to get here."""
         self.name = source.name
         """Short name for result files."""
@@ -63,6 +65,7 @@ class VideoReader(Iterator[Frames]):
         self._source = source
         self._window_frames = window_frames
         self._motion_vectors = motion_vectors
+        self._pinned = pinned
         self._frames = pick(
             source.frames(), sampling=sampling, num_frames=num_frames, tolerance_seconds=source.rounding_seconds
         )
@@ -105,7 +108,7 @@ class VideoReader(Iterator[Frames]):
         if first is None:
             return None
         T = self._window_frames
-        rgb = np.empty((T, self.height_px, self.width_px, 3), np.uint8)
+        rgb = self._room(T)
         time_seconds, number = np.empty(T), np.empty(T, np.int64)
         motion_vectors: list[NDArray[np.void]] = []
         frame: SourceFrame | None = first
@@ -117,12 +120,21 @@ class VideoReader(Iterator[Frames]):
                 motion_vectors.append(frame.motion_vectors())
             filled += 1
             frame = next(self._frames, None) if filled < T else None
-        rgb.resize((filled, *rgb.shape[1:]), refcheck=False)  # gives the rest of a last window back, without a copy
+        if rgb.flags.owndata:
+            rgb.resize((filled, *rgb.shape[1:]), refcheck=False)  # gives the rest of a last window back, without a copy
         return Frames(
-            rgb=rgb,
+            rgb=rgb[:filled],
             time_seconds=time_seconds[:filled],
             number=number[:filled],
             motion_vectors=tuple(motion_vectors) if self._motion_vectors else None,
+        )
+
+    def _room(self, frames: int) -> NDArray[np.uint8]:
+        shape = (frames, self.height_px, self.width_px, 3)
+        return (
+            torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+            if self._pinned
+            else np.empty(shape, np.uint8)
         )
 
 
@@ -132,6 +144,7 @@ def open_video(
     sampling: Sampling = EVERY_FRAME,
     window_frames: int = 16,
     motion_vectors: bool = False,
+    pinned: bool = False,
 ) -> VideoReader:
     """Open anything that holds frames, ready to be read in windows of ``window_frames``.
 
@@ -139,7 +152,7 @@ def open_video(
     (T, H, W[, 3 or 4]) uint8 array, a (T, 3, H, W) or (T, H, W, 3) tensor of uint8 or of floats from 0 to 1, or a
     list of PIL images. Frames come out upright, in 8-bit RGB, transparency over black. ``motion_vectors`` asks for
     those between each frame and its neighbours in the file (``MOTION_VECTOR_DTYPE``), also where sampling leaves
-    frames out.
+    frames out. ``pinned`` puts frames into memory that a CUDA device reads at full speed.
 
     Raises:
         VideoError: the source is missing, holds no frames, has no motion vectors, or nothing can be decoded.
@@ -151,7 +164,9 @@ def open_video(
     started_seconds = time.perf_counter()
     opened = _open(source, motion_vectors=motion_vectors)
     try:
-        reader = VideoReader(opened, sampling=sampling, window_frames=window_frames, motion_vectors=motion_vectors)
+        reader = VideoReader(
+            opened, sampling=sampling, window_frames=window_frames, motion_vectors=motion_vectors, pinned=pinned
+        )
     except BaseException:
         opened.close()
         raise

@@ -78,6 +78,11 @@ class Cascade:
         return self.inner.grid
 
     @property
+    def device(self) -> object:
+        """Where the inner selector works, if it says so."""
+        return getattr(self.inner, "device", None)
+
+    @property
     def default_budget(self) -> Budget:
         """The inner selector's."""
         return self.inner.default_budget

@@ -23,7 +23,7 @@ from autogaze.models.autogaze.budgets import draw_budget
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.decoding import ClipState, to_gaze
 from autogaze.selectors.base import Budget, clips
-from autogaze.tiling import merge, split, tile_layout
+from autogaze.tiling import merge, split_on, tile_layout
 
 PUBLISHED_BUDGET = Budget(ratio=0.75, threshold=0.7)
 """Operating point of the published checkpoint."""
@@ -79,6 +79,11 @@ class AutoGazeSelector:
         """
         model = AutoGaze.from_pretrained(source, positions=positions, device=device)
         return cls(model, name=name or Path(source).name or str(source))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
 
     @property
     def grid(self) -> PatchGrid:
@@ -172,7 +177,7 @@ class AutoGazeSession:
     def _micro_batches(self, rgb_THWC: NDArray[np.uint8]) -> Iterator[Tensor]:
         """The tiles of frames as the network reads them, (K, T, 3, S, S) with K at most ``tile_batch``."""
         size, started_seconds = self._selector.tile_batch, time.perf_counter()
-        tiles_KTSSC = split(rgb_THWC, self.layout)
+        tiles_KTSSC = split_on(self._selector.device, rgb_THWC, self.layout)
         for first in range(0, len(tiles_KTSSC), size):
             pixels_KTCSS = self._selector.model.preprocess(tiles_KTSSC[first : first + size])
             self.preprocess_seconds += time.perf_counter() - started_seconds
