@@ -236,7 +236,11 @@ class Tiling:
         """
         if self.cells.shows_itself(scale):
             return tiles
-        shown = scale_image(self.extended(tiles, number), self.cells, scale)
+        return self.shown(self.extended(tiles, number), number, scale)
+
+    def shown(self, extended: Pixels, number: Indices, scale: int) -> Pixels:
+        """:meth:`scaled` of tiles that are :meth:`extended`, for a scale that does not show the tiles themselves."""
+        shown = scale_image(extended, self.cells, scale)
         self.clear_padding(shown, number)
         return shown
 
@@ -251,7 +255,13 @@ class Tiling:
 
     def _past(self, number: Indices) -> tuple[NDArray[np.bool_], int, NDArray[np.bool_], int]:
         """Which tiles reach past the right edge, and from which column on; which past the lower one, and which row."""
-        row, column = np.divmod(number % self.layout.num_tiles, self.layout.tile_columns)
+        tile, (right, columns_px, bottom, rows_px) = number % self.layout.num_tiles, self._edges
+        return right[tile], columns_px, bottom[tile], rows_px
+
+    @cached_property
+    def _edges(self) -> tuple[NDArray[np.bool_], int, NDArray[np.bool_], int]:
+        """:meth:`_past` of all tiles."""
+        row, column = np.divmod(np.arange(self.layout.num_tiles), self.layout.tile_columns)
         last_row, last_column, S = self.layout.tile_rows - 1, self.layout.tile_columns - 1, self.cells.tile_px
         rows_px, columns_px = self.height_px - last_row * S, self.width_px - last_column * S
         return (column == last_column) & (columns_px < S), columns_px, (row == last_row) & (rows_px < S), rows_px
@@ -286,7 +296,7 @@ def scale_image(tiles: Pixels, cells: Cells, scale: int) -> Pixels:
         return tiles
     side, p, c = cells.grid.sides[scale], cells.grid.patch_px, cells.cell_px[scale]
     small = resize(tiles, cells.grid.scales_px[scale], cells.grid.scales_px[scale])[:, : side * p, : side * p]
-    shown = _enlarge(_enlarge(small, p, c, axis=2), p, c, axis=1)
+    shown = _enlarge(np.ascontiguousarray(small), p, c)
     if side * c == cells.tile_px:
         return shown
     image = np.zeros_like(tiles)
@@ -294,25 +304,13 @@ def scale_image(tiles: Pixels, cells: Cells, scale: int) -> Pixels:
     return image
 
 
-def _enlarge(images: Pixels, from_px: int, to_px: int, *, axis: int) -> Pixels:
-    """Bring pieces of ``from_px`` pixels along one axis up to ``to_px`` pixels, each by itself.
+def _enlarge(images: Pixels, from_px: int, to_px: int) -> Pixels:
+    """(n, h, w, 3) pictures with every square of ``from_px`` pixels brought up to ``to_px`` pixels by itself.
 
-    Equals :func:`resize` of every piece, and is faster: the images are enlarged whole, and where that mixes two
-    pieces there is but one pixel of each to show.
+    Equals :func:`resize` of every square, and is several times faster: no square has to be cut out. For the way along
+    rows each stretch of a row is a row of one tall picture, for the way along columns each row of squares is a picture.
     """
-    size = list(images.shape[1:3])
-    pieces = size[axis - 1] // from_px
-    size[axis - 1] = pieces * to_px
-    enlarged = resize(images, size[0], size[1])
-    edge_px = -(-(to_px - from_px) // (2 * from_px))  # nearer to the edge than the middle of the outermost pixel
-    for piece in range(pieces):
-        first, last = piece * to_px, (piece + 1) * to_px
-        for pixels, shown in (
-            (slice(first, first + edge_px), piece * from_px),
-            (slice(last - edge_px, last), (piece + 1) * from_px - 1),
-        ):
-            if axis == 1:
-                enlarged[:, pixels] = images[:, shown : shown + 1]
-            else:
-                enlarged[:, :, pixels] = images[:, :, shown : shown + 1]
-    return enlarged
+    n, h, w, _ = images.shape
+    stretches = images.reshape(1, -1, from_px, 3)
+    wide = resize(stretches, stretches.shape[1], to_px).reshape(-1, from_px, w // from_px * to_px, 3)
+    return resize(wide, to_px, wide.shape[2]).reshape(n, h // from_px * to_px, -1, 3)

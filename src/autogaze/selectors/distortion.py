@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +23,7 @@ from autogaze.selectors.cells import Cells, Pixels, Tiling
 LEVELS = 510
 """What 1.0 is in half levels of 8 bits, the unit of every error: mid-grey, 0.5, is a whole number of them."""
 
-TILES_AT_ONCE = 5
+TILES_AT_ONCE = 8
 """Most tiles that are worked on together: many for few calls, few enough to stay in a processor's cache."""
 WORTH_SHARING = 4
 """Fewer tiles than this are done sooner than other threads have begun."""
@@ -114,8 +114,8 @@ class Scales:
         K = cells.grid.num_scales
         shape = (len(tiles), K, cells.num_atoms)
         self.tiling, self.tiles = tiling, tiles
-        self.images = tuple(tiles if cells.shows_itself(k) else np.empty_like(tiles) for k in range(K))
-        """K arrays (n, S, S, 3) uint8: the tiles with every patch of one scale pasted, 0 in the padding."""
+        self.images: tuple[list[Pixels], ...] = tuple(list(tiles) for _ in range(K))
+        """K times n pictures (S, S, 3): a tile with every patch of one scale pasted, 0 in the padding."""
         self.errors = Errors(absolute=np.zeros(shape), squared=np.zeros(shape) if squared else None)
         """(n, K, A) how far each of them is from the tiles; 0, as low as an error can be, where it is not built."""
         self.built = np.zeros(shape[:2], bool)
@@ -126,8 +126,7 @@ class Scales:
     def of(cls, tiles: Pixels, tiling: Tiling, *, squared: bool) -> Scales:
         """All scales of the tiles (n, S, S, 3) of a frame, or of several frames one after the other."""
         scales = cls(tiles, tiling, squared=squared)
-        for scale in range(len(scales.images)):
-            scales.build(np.arange(len(tiles)), scale)
+        scales.build(np.arange(len(tiles)), range(len(scales.images)))
         return scales
 
     def __getitem__(self, tiles: slice) -> Scales:
@@ -139,37 +138,44 @@ class Scales:
         part.built = self.built[tiles]
         return part
 
-    def build(self, number: Indices, scale: int) -> None:
-        """Build what is not there yet of the tiles with the (m,) numbers ``number`` at a scale."""
-        cells, image, errors = self.tiling.cells, self.images[scale], self.errors
+    def build(self, number: Indices, scales: Sequence[int]) -> None:
+        """Build the tiles with the (m,) ascending numbers ``number`` at these scales, where one is not there yet."""
 
         def work(number: Indices) -> None:
-            tiles = _at(self.tiles, number)
-            shown = self.tiling.scaled(tiles, number, scale)
-            image[number] = shown
-            error = picture_error(tiles, shown)
-            errors.absolute[number, scale] = 2 * atom_sums(error, cells)
-            if errors.squared is not None:
-                errors.squared[number, scale] = 4 * squared_atom_sums(error, cells)
+            extended = self.tiling.extended(_at(self.tiles, number), number)
+            for scale in scales:
+                if not self.tiling.cells.shows_itself(scale):
+                    self._set(number, scale, self.tiling.shown(extended, number, scale))
 
-        missing = number[~self.built[number, scale]]
-        share_out(work, missing)
-        self.built[missing, scale] = True
+        built = self.built[number].take(scales, axis=1).all(1)
+        share_out(work, number[~built])
+        self.built[number[:, None], scales] = True
+
+    def _set(self, number: Indices, scale: int, shown: Pixels) -> None:
+        errors, cells = self.errors, self.tiling.cells
+        for i, tile in enumerate(number.tolist()):
+            self.images[scale][tile] = shown[i]  # not copied: copying them all would take as long as comparing them
+            error = picture_error(self.tiles[tile : tile + 1], shown[i : i + 1])
+            errors.absolute[tile, scale] = 2 * atom_sums(error, cells)[0]
+            if errors.squared is not None:
+                errors.squared[tile, scale] = 4 * squared_atom_sums(error, cells)[0]
 
     def paste(self, index: Indices, half_levels: HalfLevels) -> None:
         """Paste built patches (tile · P + patch), in any order, on a canvas, (n, S, S, 3) in half levels."""
         cells = self.tiling.cells
         tile, patch = np.divmod(index, cells.grid.num_patches)
-        for number in np.argsort(patch, kind="stable"):  # coarse to fine: finer patches win
-            place = (tile[number], *cells.box_of_patch_px[patch[number]])
-            np.multiply(self.images[cells.scale_of_patch[patch[number]]][place], np.int16(2), out=half_levels[place])
+        order = np.argsort(patch, kind="stable")  # coarse to fine: finer patches win
+        for t, p in zip(tile[order].tolist(), patch[order].tolist(), strict=True):
+            box = cells.box_of_patch_px[p]
+            np.multiply(self.images[cells.scale_of_patch[p]][t][box], np.int16(2), out=half_levels[(t, *box)])
 
 
 def share_out(work: Callable[[Indices], None], number: Indices) -> None:
     """Work on the tiles with these numbers, a few at a time, on as many threads as torch is allowed."""
     threads = torch.get_num_threads()
     if threads > 1 and len(number) >= WORTH_SHARING:
-        parts = np.array_split(number, max(threads, -(-len(number) // TILES_AT_ONCE)))
+        rounds = -(-len(number) // (threads * TILES_AT_ONCE))  # as many for one thread as for another
+        parts = np.array_split(number, threads * rounds)
         list(_threads(threads, os.getpid()).map(work, parts))
         return
     for start in range(0, len(number), TILES_AT_ONCE):
