@@ -13,7 +13,7 @@ from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.decoding import ClipDecoder
 from autogaze.models.autogaze.lockstep import LockstepEngine
 from autogaze.models.autogaze.modeling_autogaze import GazeModel
-from autogaze.tiled_attention import QUERY_SCALE
+from autogaze.tiled_attention import QUERY_SCALE, Scratch
 from naive import naive_gaze, naive_lockstep
 from small_models import clips, small_model
 
@@ -118,7 +118,7 @@ def test_both_ways_of_attention_agree(rows, heads):
     new = torch.randn(2, total, 2, 8, generator=generator)
     scaled = query * QUERY_SCALE / 8**0.5
     results = []
-    for feed in (RowByRow(spans), Together(spans, device=past.device, cache_rows=4)):
+    for feed in (RowByRow(spans, scratch=Scratch()), Together(spans, device=past.device, cache_rows=4)):
         keys, values = past.clone()
         feed.append(keys, new[0])
         feed.append(values, new[1])
@@ -158,6 +158,22 @@ def test_frame_by_frame_equals_the_whole_clip(positions):
                 piece += more
         for piece, clip in zip(pieces, whole, strict=True):
             same(piece, clip)
+
+
+def test_a_clip_in_the_memory_of_another():
+    model, video = small_model(), clips(4)
+    decoder = clip_decoder(model, "true")
+    first = decoder.start(3, frames=5, max_gazes=10)
+    decoder.step(first, torch.full_like(video[:3], torch.nan), max_gazes_T=[10] * 5)  # nothing of it may be seen
+    again = decoder.start(2, frames=4, max_gazes=10, memory=first)
+    assert [keys.data_ptr() for keys in again.decoder.keys] == [keys.data_ptr() for keys in first.decoder.keys]
+    for clip, alone in zip(decoder.step(again, video[:2], max_gazes_T=[10] * 5), decode(model, video[:2]), strict=True):
+        same(clip, alone)
+    for rows, frames in ((4, 5), (3, 50)):
+        assert decoder.start(rows, frames=frames, max_gazes=10, memory=again).decoder.keys[0].shape[0] == rows
+    assert decoder.start(2, frames=50, max_gazes=10, memory=again).decoder.keys[0] is not again.decoder.keys[0]
+    together = clip_decoder(model, "true", together=True).start(2, frames=4, max_gazes=10, memory=again).decoder
+    assert not any(cache.any() for cache in (*together.keys, *together.values))
 
 
 def test_going_on_twice_from_a_forked_state():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autogaze import tiled_attention
-from autogaze.tiled_attention import QUERY_SCALE, attend
+from autogaze.tiled_attention import QUERY_SCALE, Scratch
 
 # Shape letters: N new tokens, L tokens, H query heads, G key/value heads, D channels of a head.
 
@@ -33,6 +33,10 @@ def sample(N: int, L: int, H: int, G: int, *, spread: float = 1.0) -> tuple[Tens
     return q_NHD, k_GLD[:, :L], v_GLD[:, :L]
 
 
+def attend(q_NHD: Tensor, k_GLD: Tensor, v_GLD: Tensor) -> Tensor:
+    return tiled_attention.attend(q_NHD, k_GLD, v_GLD, scratch=Scratch())
+
+
 def scaled(q_NHD: Tensor) -> Tensor:
     return q_NHD * (QUERY_SCALE / D**0.5)
 
@@ -53,6 +57,17 @@ def test_the_size_of_the_tiles_changes_nothing(scores: int, monkeypatch: pytest.
     monkeypatch.setattr(tiled_attention, "_SCORES_OF_A_THREAD", scores)
     monkeypatch.setattr(tiled_attention, "_BLOCK", 37)
     torch.testing.assert_close(attend(scaled(q), k, v), dense(q, k, v).float(), atol=1e-5, rtol=0)
+
+
+def test_what_a_scratch_was_used_for_plays_no_part() -> None:
+    scratch = Scratch()
+    for dtype in (torch.float32, torch.float64):
+        for N, L in [(10, 30), (300, 1200), (10, 30), (150, 900)]:
+            q, k, v = (x.to(dtype) for x in sample(N, L, 4, 2))
+            found = tiled_attention.attend(scaled(q), k, v, scratch=scratch)
+            torch.testing.assert_close(found, dense(q, k, v).to(dtype), atol=1e-5, rtol=0)
+            assert found.data_ptr() != scratch.room(1, like=q).fill_(torch.nan).data_ptr()
+            assert not found.isnan().any()
 
 
 @pytest.mark.parametrize("spread", [0.0, 30.0, 1000.0])

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autogaze.tiled_attention import QUERY_SCALE, attend
+from autogaze.tiled_attention import QUERY_SCALE, Scratch, attend
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Feed(Protocol):
 class RowByRow:
     """Each row on its own: no padding, no copies, exact lengths."""
 
-    def __init__(self, spans: Spans) -> None:
-        self._spans = spans
+    def __init__(self, spans: Spans, *, scratch: Scratch) -> None:
+        self._spans, self._scratch = spans, scratch
 
     def append(self, cache_BGLD: Tensor, new_NGD: Tensor) -> None:
         """See :class:`Feed`."""
@@ -73,7 +73,9 @@ class RowByRow:
 
     def _attend(self, q_NHD: Tensor, k_BGLD: Tensor, v_BGLD: Tensor, queries: Sequence[int]) -> Tensor:
         spans = zip(self._spans.rows, q_NHD.split_with_sizes(list(queries)), self._spans.seen, strict=True)
-        parts = [attend(q, k_BGLD[row, :, :seen], v_BGLD[row, :, :seen]) for row, q, seen in spans]
+        parts = [
+            attend(q, k_BGLD[row, :, :seen], v_BGLD[row, :, :seen], scratch=self._scratch) for row, q, seen in spans
+        ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 

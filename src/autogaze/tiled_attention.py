@@ -28,7 +28,23 @@ _LEAST, _MOST = 2.0**-90, 2.0**100
 """Range of the sums that are trusted: nothing that counts was rounded away, nothing overflowed."""
 
 
-def attend(q_NHD: Tensor, k_GLD: Tensor, v_GLD: Tensor) -> Tensor:
+class Scratch:
+    """Memory for the scores of a tile, which one call after another writes over.
+
+    Memory that is new to a process costs more than what is written to it. Calls that share a scratch must not overlap.
+    """
+
+    def __init__(self) -> None:
+        self._room = torch.empty(0)
+
+    def room(self, size: int, *, like: Tensor) -> Tensor:
+        """(size,) of anything, of the device and precision of ``like``; good until the next call."""
+        if len(self._room) < size or self._room.dtype != like.dtype or self._room.device != like.device:
+            self._room = like.new_empty(size)
+        return self._room[:size]
+
+
+def attend(q_NHD: Tensor, k_GLD: Tensor, v_GLD: Tensor, *, scratch: Scratch) -> Tensor:
     """(N, H, D) attention of each of the last N tokens to all tokens up to itself.
 
     ``q_NHD`` comes multiplied by :data:`QUERY_SCALE` / sqrt(D).
@@ -40,7 +56,7 @@ def attend(q_NHD: Tensor, k_GLD: Tensor, v_GLD: Tensor) -> Tensor:
     R = H // G
     q_GMD = q_NHD.view(N, G, R, D).transpose(0, 1).reshape(G, N * R, D)
     width = max(_BLOCK, _SCORES_OF_A_THREAD * torch.get_num_threads() // (N * H))
-    room = q_GMD.new_empty(N * H * min(width + _BLOCK, L))
+    room = scratch.room(N * H * min(width + _BLOCK, L), like=q_GMD)
     sum_GM1 = value_GMD = room  # the first tile is seen by all
     for first, start, end, masked in _tiles(N, L, width=width):
         seeing_GMD = q_GMD[:, first * R :] if first else q_GMD

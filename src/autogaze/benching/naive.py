@@ -37,8 +37,8 @@ class NaiveState(DecoderState):
 class NaiveEngine(Engine):
     """An engine that decides like the others and computes like the published loop."""
 
-    def start(self, clips: int, *, capacity: int) -> NaiveState:
-        """An empty state for one clip; nothing is allocated beforehand.
+    def start(self, clips: int, *, capacity: int, memory: DecoderState | None = None) -> NaiveState:
+        """An empty state for one clip; nothing is allocated beforehand, and no memory is used again.
 
         Raises:
             ValueError: there are several clips.
@@ -55,7 +55,7 @@ class NaiveEngine(Engine):
     def _read_group(self, state: DecoderState, rows: list[int], anchor: list[int]) -> Tensor:
         return self._pass(state, [self._ids(state)], self._group_positions(state, 0, anchor))
 
-    def _read_out(self, hidden_AC: Tensor) -> tuple[Floats, Floats]:
+    def _read_out(self, state: DecoderState, hidden_AC: Tensor) -> tuple[Floats, Floats]:
         # ``hidden_AC`` has every token fed: all are read out, and the last counts.
         logits_NKV, loss_NK = self.decoder.read_out(hidden_AC)
         return logits_NKV[-1:].cpu().numpy(), loss_NK[-1:].cpu().numpy()

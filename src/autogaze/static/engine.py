@@ -89,11 +89,11 @@ class StaticEngine(Engine):
         return self.__dict__ | {"_idle": deque(maxlen=self._idle.maxlen)}  # copies record for themselves
 
     @torch.inference_mode()
-    def start(self, clips: int, *, capacity: int) -> DecoderState:
-        """See :meth:`Engine.start`."""
+    def start(self, clips: int, *, capacity: int, memory: DecoderState | None = None) -> DecoderState:
+        """See :meth:`Engine.start`. Steps find a free desk by themselves, without ``memory``."""
         weight = self.decoder.model.embed_tokens.weight
         if not (weight.device.type == "cuda" if self._static is None else self._static):
-            return super().start(clips, capacity=capacity)
+            return super().start(clips, capacity=capacity, memory=memory)
         lease = self._lease(clips, capacity)
         desk = lease.station.desk
         return StaticState(

@@ -50,10 +50,14 @@ class ClipDecoder:
         self.model = model
         self.engine = engine
 
-    def start(self, clips: int, *, frames: int, max_gazes: int) -> ClipState:
-        """Before the first frame of ``clips`` clips, with room for ``frames`` frames of ``max_gazes`` gazes each."""
-        tokens = self.model.config.connector_config.num_tokens
-        return ClipState(None, self.engine.start(clips, capacity=frames * (tokens + max_gazes)), 0)
+    def start(self, clips: int, *, frames: int, max_gazes: int, memory: ClipState | None = None) -> ClipState:
+        """Before the first frame of ``clips`` clips, with room for ``frames`` frames of ``max_gazes`` gazes each.
+
+        ``memory`` is a state that is not needed any more, see :meth:`~autogaze.engine.Engine.start`.
+        """
+        capacity = frames * (self.model.config.connector_config.num_tokens + max_gazes)
+        decoder = self.engine.start(clips, capacity=capacity, memory=None if memory is None else memory.decoder)
+        return ClipState(None, decoder, 0)
 
     @torch.inference_mode()
     def step(

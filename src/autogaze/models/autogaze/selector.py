@@ -136,6 +136,7 @@ class AutoGazeSession:
         self._budget = budget
         self._frames_seen = 0
         self._open: _OpenClip | None = None
+        self._done: ClipState | None = None  # its memory serves the next clip
 
     def step(self, frames: Frames) -> Gaze:
         """The gaze of the next frames, with their times.
@@ -170,6 +171,8 @@ class AutoGazeSession:
             gazes += tile_gazes
             if fits and not ends:
                 kept_states.append(state)
+            else:
+                self._done = state
         if not ends:
             self._open = _OpenClip(kept_states, []) if fits else _OpenClip(None, [new])
         return merge([gaze[position - start :] for gaze in gazes], self.layout)
@@ -191,7 +194,7 @@ class AutoGazeSession:
         limits = [self._budget.max_patches(patches, start + t) for t in range(frames)]
         if state is None:
             longest = model.config.max_num_frames if self.layout.num_tiles <= self._selector.tile_batch else frames
-            state = model.decoder.start(tiles, frames=longest, max_gazes=max(limits))
+            state = model.decoder.start(tiles, frames=longest, max_gazes=max(limits), memory=self._done)
         slots = model.decoder.step(state, pixels_KTCSS, max_gazes_T=limits, threshold=self._budget.threshold)
         one_tile = tile_layout(self._selector.grid)
         return [to_gaze(tile, one_tile) for tile in slots], state
