@@ -7,7 +7,8 @@ published demo clip's 198 gazes on the first frame and 10 on each other; ``full`
 machine are measured in one run, in turn, on the same weights, and give the same gazes (checked). ``kernels`` is the
 time spent inside torch's own kernels during one engine call, measured in place operator by operator. ``cpu_ms`` is the
 processor's time of all threads: it tells less of what else the machine does. ``published_over_…`` says how many times
-longer the published loop takes for a clip, alone or in a batch; the loop takes one clip at a time.
+longer the published loop takes for a clip, alone or in a batch; the loop takes one clip at a time. ``limit`` is what a
+clip's multiplications alone take at the rate of large matrices, measured then and there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from limits import clip_flops, device_name, matmul_flops_per_second, synchronize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autogaze.benching.naive import NaiveEngine
@@ -51,13 +53,6 @@ class KernelClock(TorchDispatchMode):
         self.seconds[name] += time.perf_counter() - start
         self.calls[name] += 1
         return out
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def gaze(decoder: ClipDecoder, video: torch.Tensor, counts: list[int]) -> list[list[list[int]]]:
@@ -91,7 +86,7 @@ def timed(times: list[tuple[float, float]]) -> dict[str, float]:
 
 def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches: list[int]) -> dict[str, Any]:
     generator, device = torch.Generator().manual_seed(0), model.device
-    clip = torch.randn(1, FRAMES, 3, model.input_px, model.input_px, generator=generator).to(device)
+    clip = torch.randn(1, FRAMES, 3, model.input_px, model.input_px, generator=generator).to(device, model.dtype)
     rows: dict[str, Any] = {"pattern": name, "gazes": sum(counts)}
     runs: dict[str, Callable[[], Any]] = {"engine": lambda: gaze(model.decoder, clip, counts)}
     if device.type == "cpu":
@@ -100,8 +95,9 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
         runs["published_loop"] = lambda: gaze(published, clip, counts)
         first, second = runs["engine"](), runs["published_loop"]()
         rows["same_gazes"] = first == second
-    for run in runs.values():
-        run()  # warm-up
+    for _ in range(3 if device.type == "cuda" else 1):  # warm-up; there, steps are recorded in the second
+        for run in runs.values():
+            run()
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for _ in range(repeats):
         for label, run in runs.items():
@@ -121,9 +117,14 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
     rows["engine_over_kernels"] = rows["engine"]["median_ms"] / rows["kernels"]["median_ms"]
     for size in batches:
         batch = clip.expand(size, -1, -1, -1, -1)
-        together = timed(measure(lambda batch=batch: gaze(model.decoder, batch, counts), 3, device))
+        times_of_batch = measure(lambda batch=batch: gaze(model.decoder, batch, counts), 5, device)
+        together = timed(times_of_batch[2 if device.type == "cuda" else 0 :])
         rows[f"batch_of_{size}"] = together | {"per_clip_ms": together["median_ms"] / size}
+    flops = clip_flops(model, counts)
+    limit_ms = flops / matmul_flops_per_second(device, model.dtype) * 1e3
+    rows["limit"] = {"gflop": flops / 1e9, "ms": limit_ms, "share": limit_ms / rows["engine"]["median_ms"]}
     if "published_loop" in rows:
+        rows["limit"]["published_over_limit"] = rows["published_loop"]["median_ms"] / limit_ms
         published_ms = rows["published_loop"]["median_ms"]
         rows["published_over_engine"] = published_ms / rows["engine"]["median_ms"]
         for size in batches:
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--batches", type=int, nargs="+", default=[16])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -144,17 +146,18 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(options.device)
     model = AutoGaze.from_pretrained(options.checkpoint) if options.checkpoint else AutoGaze()
-    model = model.eval().to(device)
+    model = model.eval().to(device=device, dtype=torch.bfloat16 if options.precision == "bf16" else torch.float32)
     result = {
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": options.threads,
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+            "device": device_name(device),
             "load_before": os.getloadavg()[0],
         },
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "repeats": options.repeats,
+        "precision": options.precision,
         "weights": options.checkpoint or "random, published shape",
         "rows": [
             compare(model, name, counts, options.repeats if name != "full" else 3, options.batches)
