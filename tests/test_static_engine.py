@@ -189,7 +189,10 @@ def test_a_station_is_used_again_once_nobody_holds_its_cache():
     decoder = static_decoder(model)
     state = decoder.start(2, frames=4, max_gazes=10)
     keys = state.decoder.keys[0]
-    assert decoder.start(2, frames=4, max_gazes=10).decoder.keys[0] is not keys
+    other = decoder.start(2, frames=4, max_gazes=10)
+    assert other.decoder.keys[0] is not keys
+    other_keys = other.decoder.keys[0]
+    assert decoder.start(2, frames=4, max_gazes=10, memory=other).decoder.keys[0] is other_keys
     snapshot = state.snapshot()
     del state
     gc.collect()

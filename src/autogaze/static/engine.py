@@ -90,10 +90,12 @@ class StaticEngine(Engine):
 
     @torch.inference_mode()
     def start(self, clips: int, *, capacity: int, memory: DecoderState | None = None) -> DecoderState:
-        """See :meth:`Engine.start`. Steps find a free desk by themselves, without ``memory``."""
+        """See :meth:`Engine.start`."""
         weight = self.decoder.model.embed_tokens.weight
         if not (weight.device.type == "cuda" if self._static is None else self._static):
             return super().start(clips, capacity=capacity, memory=memory)
+        if isinstance(memory, StaticState):
+            memory.lease = None  # its desk is free, if no snapshot has it
         lease = self._lease(clips, capacity)
         desk = lease.station.desk
         return StaticState(
