@@ -42,8 +42,9 @@ from autogaze.models.autogaze.modeling_autogaze import GazeDecoder, rotate
 from autogaze.models.autogaze.scoring import IMPOSSIBLE, Slots
 from autogaze.packing import pack
 from autogaze.selectors.cells import Pixels, Tiling
-from autogaze.selectors.distortion import LEVELS, HalfLevels, Scales, canvas_errors, loss
+from autogaze.selectors.distortion import Scales, canvas_errors, loss
 from autogaze.selectors.greedy import Search
+from autogaze.selectors.painting import Painting
 from autogaze.training.networks import gaze_model
 from autogaze.training.rollouts import Rollouts, member_generator
 
@@ -84,8 +85,7 @@ class Lesson:
 def gains(rgb: Pixels, gaze: Gaze, *, group: int) -> tuple[Tensor, Tensor]:
     """Targets (S, K) and gains (S, K, P) at the start of each group of a gaze."""
     tiling = Tiling(gaze.layout)
-    canvas: HalfLevels = np.full(tiling.tiles_shape, LEVELS // 2, np.int16)
-    tiling.clear_padding(canvas)
+    canvas = Painting.blank(tiling)
     unit = 1000 * loss(1.0, tiling.num_values)
     targets, found = [], []
     for frame, one in zip(rgb, gaze, strict=True):

@@ -15,7 +15,7 @@ from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
 from autogaze.selectors.base import Budget
 from autogaze.selectors.cells import Cells, Tiling, resize
-from autogaze.selectors.distortion import atom_sums, canvas_error, loss, picture_error, psnr_db, squared_atom_sums
+from autogaze.selectors.distortion import atom_sums, loss, picture_error, psnr_db, squared_atom_sums
 from autogaze.selectors.greedy import patch_sums
 
 # Shape letters: n tiles, S pixels a side of a tile, K scales, A atoms of a tile, P patches of a tile.
@@ -30,6 +30,11 @@ def plain_scale_image(tiles: np.ndarray, cells: Cells, scale: int) -> np.ndarray
     shown = resize(patches, c, c).reshape(-1, side, side, c, c, 3).swapaxes(2, 3)
     image[:, : side * c, : side * c] = shown.reshape(len(tiles), side * c, side * c, 3)
     return image
+
+
+def canvas_error(tiles: np.ndarray, half_levels: np.ndarray) -> np.ndarray:
+    """(n, S, S, 3) |canvas − frame| of 8-bit tiles and a canvas in half levels."""
+    return np.abs(half_levels - tiles * np.int16(2)).astype(np.uint16)
 
 
 class PlainReplenish:

@@ -10,6 +10,7 @@ from autogaze.datasets.own_labels import own_labels
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors.canvas import Canvas
+from autogaze.selectors.painting import Painting
 
 GRID = PatchGrid(scales_px=(32, 64))
 LAYOUT = FrameLayout.tiled(GRID, height_px=64, width_px=64)
@@ -47,9 +48,9 @@ def test_losses_are_those_of_a_canvas_under_the_own_gazes(seed: int) -> None:
     canvas = Canvas(LAYOUT)
     for frame, one, labelled in zip(clip(), gaze, own.gaze, strict=True):
         losses = []
-        start = canvas.half_levels.copy()
+        start = canvas.painting.copy()
         for upto in range(1, one.num_gazes + 1):
-            canvas.half_levels = start.copy()
+            canvas.painting = start.copy()
             canvas.paste(frame, Gaze(index=one.index[:upto], count=np.array([upto]), layout=LAYOUT))
             losses.append(canvas.quality(frame).loss[0])
         np.testing.assert_allclose(labelled.predicted_loss, losses, atol=1e-7)
@@ -61,14 +62,14 @@ def test_targets_are_the_best_patches_by_trying_them_all(group: int) -> None:
     own = own_labels(rgb, gaze, group=group)
     canvas = Canvas(LAYOUT)
 
-    def loss_with(frame: np.ndarray, start: np.ndarray, patches: list[int]) -> float:
-        canvas.half_levels = start.copy()
+    def loss_with(frame: np.ndarray, start: Painting, patches: list[int]) -> float:
+        canvas.painting = start.copy()
         canvas.paste(frame, Gaze(index=np.array(patches), count=np.array([len(patches)]), layout=LAYOUT))
         return float(canvas.quality(frame).loss[0])
 
     target, known = iter(own.target.tolist()), iter(own.known.tolist())
     for frame, one in zip(rgb, gaze, strict=True):
-        start, index = canvas.half_levels.copy(), one.index.tolist()
+        start, index = canvas.painting.copy(), one.index.tolist()
         for first in range(0, len(index), group):
             so_far = index[:first]
             for _ in index[first : first + group]:

@@ -87,10 +87,10 @@ def test_gains_are_found_by_trying_every_patch() -> None:
     _, gain_SKP = polish.gains(rgb, gaze, group=5)
     canvas = Canvas(layout)
     canvas.paste(rgb[0], gaze[0])
-    start, before = canvas.half_levels.copy(), canvas.quality(rgb[1]).loss[0]
+    start, before = canvas.painting.copy(), canvas.quality(rgb[1]).loss[0]
     found = []
     for patch in range(layout.num_patches):
-        canvas.half_levels = start.copy()
+        canvas.painting = start.copy()
         canvas.paste(rgb[1], Gaze(index=np.array([patch]), count=np.array([1]), layout=layout))
         found.append(1000 * max(0.0, before - canvas.quality(rgb[1]).loss[0]))
     np.testing.assert_allclose(gain_SKP[1, 0].float(), found, rtol=1e-3, atol=1e-4)

@@ -25,6 +25,7 @@ from autogaze.selectors.canvas import quality, reconstruct
 from autogaze.selectors.cells import Cells, Tiling, scale_image
 from autogaze.selectors.distortion import Scales, canvas_errors, loss, psnr_db
 from autogaze.selectors.greedy import Goal, Search, greedy, patch_gains
+from autogaze.selectors.painting import Painting
 from autogaze.selectors.replenish import Replenish
 from plain_replenish import PlainReplenish, plain_scale_image
 
@@ -313,10 +314,11 @@ def test_gains_after_every_step_equal_those_computed_anew():
     layout = FrameLayout.tiled(ODD, height_px=60, width_px=80)
     tiling, rng = Tiling(layout), np.random.default_rng(0)
     tiles = tiling.split(moving_clip(60, 80, frames=1).rgb[0])
-    half_levels = rng.integers(0, 511, tiles.shape).astype(np.int16)
-    tiling.clear_padding(half_levels)
+    painting = Painting(rng.integers(0, 255, tiles.shape, np.uint8), rng.random(tiles.shape) < 0.3)
+    tiling.clear_padding(painting.levels)
+    tiling.clear_padding(painting.bare)
     scales = Scales.of(tiles, tiling, squared=True)
-    canvas = canvas_errors(tiles, half_levels, tiling, squared=True)
+    canvas = canvas_errors(tiles, painting, tiling, squared=True)
     search = Search(canvas, scales)
     np.testing.assert_array_equal(search.gains, patch_gains(canvas, scales.errors, tiling.cells))
     owner = np.full((len(tiles), tiling.cells.num_atoms), -1)
@@ -369,10 +371,10 @@ def test_a_good_frame_needs_few_tiles(real_frames: Frames):
     layout = FrameLayout.tiled(PatchGrid(), height_px=310, width_px=450)
     tiling = Tiling(layout)
     tiles = tiling.split(real_frames.rgb[0])
-    half_levels = tiles * np.int16(2)
-    half_levels[1, :40, :60] = 255
+    painting = Painting(tiles.copy())
+    painting.levels[1, :40, :60] = 127
     scales = Scales(tiles, tiling, squared=False)
-    errors = canvas_errors(tiles, half_levels, tiling, squared=False)
+    errors = canvas_errors(tiles, painting, tiling, squared=False)
     taken = greedy(Search(errors, scales), max_patches=1)
     assert (
         taken.index.tolist()
@@ -385,8 +387,8 @@ def test_a_scale_built_late_knows_what_was_pasted(real_frames: Frames):
     layout = FrameLayout.tiled(ODD, height_px=60, width_px=80)
     tiling, rng = Tiling(layout), np.random.default_rng(0)
     tiles = tiling.split(np.ascontiguousarray(real_frames.rgb[0, :60, :80]))
-    half_levels = tiling.split(np.ascontiguousarray(real_frames.rgb[3, :60, :80])) * np.int16(2)
-    errors = canvas_errors(tiles, half_levels, tiling, squared=False)
+    painting = Painting(tiling.split(np.ascontiguousarray(real_frames.rgb[3, :60, :80])))
+    errors = canvas_errors(tiles, painting, tiling, squared=False)
     scales = Scales(tiles, tiling, squared=False)
     late, early = Search(errors, scales), Search(errors, Scales.of(tiles, tiling, squared=False))
     # Finest patches first, so that every other scale is built on a tile of which much is covered.
@@ -411,9 +413,9 @@ def test_searches_that_share_scales_build_for_themselves(real_frames: Frames):
     layout = FrameLayout.tiled(PatchGrid(), height_px=310, width_px=450)
     tiling = Tiling(layout)
     tiles = tiling.split(real_frames.rgb[0])
-    half_levels = tiling.split(real_frames.rgb[3]) * np.int16(2)
-    half_levels[0] = 255
-    errors = canvas_errors(tiles, half_levels, tiling, squared=True)
+    painting = Painting(tiling.split(real_frames.rgb[3]))
+    painting.levels[0] = 127
+    errors = canvas_errors(tiles, painting, tiling, squared=True)
     expected = greedy(Search(errors, Scales.of(tiles, tiling, squared=True)), max_patches=60).index.tolist()
     search = Search(errors, Scales(tiles, tiling, squared=True))
     fork = search.fork()

@@ -12,8 +12,9 @@ from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors.base import max_patches
 from autogaze.selectors.cells import Pixels, Tiling
-from autogaze.selectors.distortion import LEVELS, HalfLevels, Scales, canvas_errors, loss
+from autogaze.selectors.distortion import LEVELS, Scales, canvas_errors, loss
 from autogaze.selectors.greedy import Search
+from autogaze.selectors.painting import Painting
 
 # Shape letters: T frames, S pixels a side of a frame, N gazes.
 
@@ -110,7 +111,7 @@ class _Labeller:
 
     def run(self, threshold: float, *, most_T: Sequence[int], least: int = 0) -> Label:
         """A label whose frames end at a threshold or a count; ``least`` gazes are taken though they gain nothing."""
-        canvas: HalfLevels = np.full(self.tiling.tiles_shape, LEVELS // 2, np.int16)
+        canvas = Painting.blank(self.tiling)
         counts, index, losses, best = [], [], [], []
         for tiles, scales, most in zip(self.tiles, self.scales, most_T, strict=True):
             errors = canvas_errors(tiles, canvas, self.tiling, squared=False)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from autogaze.gaze import Gaze
 from autogaze.grid import Indices
 from autogaze.selectors.cells import Pixels, Tiling
-from autogaze.selectors.distortion import LEVELS, HalfLevels, Scales, canvas_errors, loss
+from autogaze.selectors.distortion import Scales, canvas_errors, loss
 from autogaze.selectors.greedy import Search, greedy
+from autogaze.selectors.painting import Painting
 
 # Shape letters: T frames, H × W pixels of a frame, N gazes.
 
@@ -69,8 +70,7 @@ class _Replay:
 
     def __init__(self, tiling: Tiling, group: int) -> None:
         self.tiling, self.group = tiling, group
-        self.canvas: HalfLevels = np.full(tiling.tiles_shape, LEVELS // 2, np.int16)
-        tiling.clear_padding(self.canvas)
+        self.canvas = Painting.blank(tiling)
         self.losses: list[float] = []
         self.targets: list[int] = []
         self.known: list[bool] = []

@@ -12,6 +12,7 @@ from autogaze.labelling.scorers import CanvasClip
 from autogaze.selectors.cells import Pixels
 from autogaze.selectors.distortion import canvas_errors, loss
 from autogaze.selectors.greedy import Search, patch_gains
+from autogaze.selectors.painting import Painting
 
 # Shape letters: P patches of a frame, S pixels a side of it.
 
@@ -55,7 +56,7 @@ class Promises:
         for patch in taken[self._pasted :]:
             self._search.take(patch)
         self._pasted = len(taken)
-        errors = canvas_errors(clip.scales.tiles, picture[None] * np.int16(2), clip.tiling, squared=False)
+        errors = canvas_errors(clip.scales.tiles, Painting(picture[None]), clip.tiling, squared=False)
         gains_PF: Values = np.stack([patch_gains(errors, shown, cells)[0], self._search.gains[0]], axis=1) * self._unit
         return gains_PF
 

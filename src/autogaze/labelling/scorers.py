@@ -19,7 +19,8 @@ from autogaze.reconstructors.refined import RefinedReconstructor
 from autogaze.reconstructors.refiner import CanvasTensors, Refiner
 from autogaze.reconstructors.video_mae import VideoMAEReconstructor
 from autogaze.selectors.cells import Pixels, Tiling
-from autogaze.selectors.distortion import LEVELS, HalfLevels, Scales, canvas_errors, loss
+from autogaze.selectors.distortion import Scales, canvas_errors, loss
+from autogaze.selectors.painting import Painting
 from autogaze.tasks.video_mae_reconstruction.incremental import VideoMAESession
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE
 
@@ -108,8 +109,8 @@ class CanvasClip:
     def __init__(self, rgb: Pixels, grid: PatchGrid) -> None:
         side_px = grid.scales_px[-1]
         self.tiling = Tiling(FrameLayout.tiled(grid, height_px=side_px, width_px=side_px))
-        self.canvas: HalfLevels = np.full(self.tiling.tiles_shape, LEVELS // 2, np.int16)
-        """(1, S, S, 3) in half levels, after the last committed frame."""
+        self.canvas = Painting.blank(self.tiling)
+        """One tile, after the last committed frame."""
         self._rgb = rgb
         self.number = 0
         """The next frame."""
@@ -142,7 +143,7 @@ class CanvasClip:
         """(S, S, 3) uint8 the canvas with these gazes of the next frame, (k,), pasted on it."""
         canvas = self.canvas.copy()
         self.paste(index, canvas)
-        picture: Pixels = ((canvas[0] + 1) >> 1).astype(np.uint8)
+        picture: Pixels = canvas.brighter[0]
         return picture
 
     def commit(self, index: Indices) -> None:
@@ -152,7 +153,7 @@ class CanvasClip:
         if self.number < len(self._rgb):
             self._look()
 
-    def paste(self, index: Indices, canvas: HalfLevels) -> None:
+    def paste(self, index: Indices, canvas: Painting) -> None:
         """Paste patches of the next frame on a canvas."""
         self.scales.paste(index, canvas)
 

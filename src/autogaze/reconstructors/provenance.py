@@ -97,7 +97,7 @@ class CanvasRecorder:
         return replace(gaze, shift_px=None)
 
     def _picture(self) -> Pixels:
-        picture: Pixels = self.tiling.join(((self._canvas.half_levels + 1) >> 1).astype(np.uint8))
+        picture: Pixels = self.tiling.join(self._canvas.painting.brighter)
         return picture
 
     def _paste(self, gaze: Gaze) -> None:

@@ -11,7 +11,8 @@ from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
 from autogaze.selectors.cells import Pixels, Tiling, resize, scale_patches
-from autogaze.selectors.distortion import LEVELS, HalfLevels, canvas_error, loss, psnr_db
+from autogaze.selectors.distortion import canvas_error, loss, psnr_db
+from autogaze.selectors.painting import HalfLevels, Painting
 
 # Shape letters: T frames, n tiles, S pixels a side of a tile, A atoms of a tile, H × W pixels of a frame.
 
@@ -40,9 +41,13 @@ class Canvas:
     def __init__(self, layout: FrameLayout) -> None:
         self.tiling = Tiling(layout)
         """How frames become tiles."""
-        self.half_levels: HalfLevels = np.full(self.tiling.tiles_shape, LEVELS // 2, np.int16)
-        """(n, S, S, 3) the tiles of the canvas in half levels, 0 in the padding."""
-        self.tiling.clear_padding(self.half_levels)
+        self.painting = Painting.blank(self.tiling)
+        """The tiles of the canvas, 0 in the padding."""
+
+    @property
+    def half_levels(self) -> HalfLevels:
+        """(n, S, S, 3) the tiles of the canvas in half levels, 0 in the padding; a copy."""
+        return self.painting.half_levels
 
     @property
     def layout(self) -> FrameLayout:
@@ -70,11 +75,11 @@ class Canvas:
     def shift(self, down_px: int, right_px: int) -> None:
         """Move the whole picture by so many pixels of the finest scale."""
         if down_px or right_px:
-            self.half_levels = self.tiling.shifted(self.half_levels, down_px, right_px)
+            self.painting = self.painting.shifted(self.tiling, down_px, right_px)
 
     def image(self) -> Pixels:
         """(H, W, 3) uint8 what the canvas shows; mid-grey is 128."""
-        return self.tiling.merge(((self.half_levels + 1) >> 1).astype(np.uint8))
+        return self.tiling.merge(self.painting.brighter)
 
     def quality(self, rgb: Pixels) -> Quality:
         """How close the canvas is to an (H, W, 3) uint8 frame.
@@ -82,7 +87,7 @@ class Canvas:
         Raises:
             ValueError: the frame is not of the canvas's layout.
         """
-        error = canvas_error(self.tiling.split(rgb), self.half_levels)
+        error = canvas_error(self.tiling.split(rgb), self.painting)
         absolute = error.sum(dtype=np.int64)
         squared = np.square(error, dtype=np.uint32).sum(dtype=np.int64)
         count = self.tiling.num_values
@@ -99,10 +104,10 @@ class Canvas:
             used, position = np.unique(tile[of_scale], return_inverse=True)
             patches = scale_patches(self.tiling.extended(tiles[used], used), cells, number)
             patches = patches[position, row[of_scale], column[of_scale]]
-            shown = resize(patches, cell_px, cell_px).astype(np.int16) * 2
-            for t, p, pixels in zip(tile[of_scale], patch[of_scale], shown, strict=True):
-                self.half_levels[(t, *cells.box_of_patch_px[p])] = pixels
-        self.tiling.clear_padding(self.half_levels)
+            shown = resize(patches, cell_px, cell_px)
+            places = zip(tile[of_scale].tolist(), patch[of_scale].tolist(), shown, strict=True)
+            self.painting.paste((t, cells.box_of_patch_px[p], pixels) for t, p, pixels in places)
+        self.tiling.clear_padding(self.painting.levels)
 
 
 def reconstruct(frames: Frames, *, gaze: Gaze) -> Pixels:

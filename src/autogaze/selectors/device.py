@@ -25,6 +25,7 @@ from autogaze.grid import FrameLayout
 from autogaze.selectors.canvas import Canvas
 from autogaze.selectors.cells import Cells, Pixels, Tiling
 from autogaze.selectors.greedy import Goal, Taken
+from autogaze.selectors.painting import Painting
 from autogaze.selectors.taps import Taps
 
 # Shape letters: n tiles, S pixels a side of a tile, K scales, A atoms of a tile, P patches of a tile, R rounds,
@@ -65,7 +66,7 @@ class DeviceEasel:
     def canvas(self) -> Canvas:
         """See :attr:`~autogaze.selectors.easel.Easel.canvas`; a copy."""
         canvas = Canvas(self._tiling.layout)
-        canvas.half_levels = self._half_levels.cpu().numpy().astype(np.int16)
+        canvas.painting = Painting.of(self._half_levels.cpu().numpy())
         return canvas
 
     def fork(self) -> Self:
@@ -95,7 +96,8 @@ class DeviceEasel:
 
     def move(self, seen: DeviceScales, shift_px: tuple[int, int]) -> bool:
         """See :meth:`~autogaze.selectors.easel.Easel.move`."""
-        moved = torch.from_numpy(self._tiling.shifted(self.canvas.half_levels, *shift_px)).to(self._device, torch.int32)
+        half_levels = self.canvas.painting.shifted(self._tiling, *shift_px).half_levels
+        moved = torch.from_numpy(half_levels).to(self._device, torch.int32)
         errors = [(one - 2 * seen.tiles).abs_().sum() for one in (self._half_levels, moved)]
         if bool(errors[1] < errors[0]):
             self._half_levels = moved

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from autogaze.grid import Indices
 from autogaze.selectors.cells import Cells, Pixels, Tiling
+from autogaze.selectors.painting import Painting
 
 # Shape letters: n tiles, S pixels a side of a tile, K scales, A atoms of a tile.
 
@@ -28,8 +29,6 @@ TILES_AT_ONCE = 8
 WORTH_SHARING = 4
 """Fewer tiles than this are done sooner than other threads have begun."""
 
-HalfLevels = NDArray[np.int16]
-"""Colours, and what is added to them."""
 Magnitudes = NDArray[np.unsignedinteger[Any]]
 """Errors without their sign."""
 Sums = NDArray[np.float64]
@@ -46,17 +45,21 @@ def psnr_db(squared: float, num_values: int) -> float:
     return 10 * math.log10(LEVELS**2 * num_values / squared) if squared else math.inf
 
 
-def canvas_error(tiles: Pixels, half_levels: HalfLevels) -> Magnitudes:
-    """(n, S, S, 3) |canvas − frame| of 8-bit tiles and a canvas in half levels."""
-    error: HalfLevels = tiles * np.int16(2)
-    np.subtract(half_levels, error, out=error)
-    return np.absolute(error, out=error).view(np.uint16)
-
-
 def picture_error(tiles: Pixels, picture: Pixels) -> Pixels:
     """(n, S, S, 3) |picture − frame| in whole levels, twice a half level."""
     error = np.maximum(tiles, picture)
     error -= np.minimum(tiles, picture)
+    return error
+
+
+def canvas_error(tiles: Pixels, canvas: Painting, number: Indices | None = None) -> Magnitudes:
+    """(n, S, S, 3) |canvas − frame| in half levels of 8-bit tiles, those with the (n,) numbers ``number``, or all."""
+    levels, bare = canvas.levels, canvas.bare
+    if number is not None:
+        levels, bare = _at(levels, number), _at(bare, number)
+    # A bare value lies half way between two levels, and no value of a frame lies there.
+    darker, brighter = picture_error(tiles, levels), picture_error(tiles, levels + bare.view(np.uint8))
+    error: Magnitudes = np.add(darker, brighter, dtype=np.uint16)
     return error
 
 
@@ -85,18 +88,27 @@ class Errors:
     squared: Sums | None = None
     """(…, A) sums of squared errors in half levels; None where nobody asked for them."""
 
+    def set(self, place: Indices | tuple[Indices, int], error: Magnitudes, cells: Cells, *, unit: int) -> None:
+        """Set those of m pictures from their (m, S, S, 3) errors, so many half levels each."""
+        self.absolute[place] = unit * atom_sums(error, cells)
+        if self.squared is not None:
+            self.squared[place] = unit**2 * squared_atom_sums(error, cells)
 
-def canvas_errors(tiles: Pixels, half_levels: HalfLevels, tiling: Tiling, *, squared: bool) -> Errors:
-    """(n, A) errors of a canvas, (n, S, S, 3) in half levels, against the tiles (n, S, S, 3) of a frame."""
+
+def canvas_errors(tiles: Pixels, canvas: Painting, tiling: Tiling, *, squared: bool) -> Errors:
+    """(n, A) errors of a canvas against the tiles (n, S, S, 3) of a frame."""
     cells = tiling.cells
     shape = (len(tiles), cells.num_atoms)
     sums = Errors(absolute=np.empty(shape), squared=np.empty(shape) if squared else None)
 
     def work(number: Indices) -> None:
-        error = canvas_error(_at(tiles, number), _at(half_levels, number))
-        sums.absolute[number] = atom_sums(error, cells)
-        if sums.squared is not None:
-            sums.squared[number] = squared_atom_sums(error, cells)
+        bare = canvas.some_bare[number]
+        if bare.any():
+            some = number[bare]
+            sums.set(some, canvas_error(_at(tiles, some), canvas, some), cells, unit=1)
+        if not bare.all():
+            some = number[~bare]
+            sums.set(some, picture_error(_at(tiles, some), _at(canvas.levels, some)), cells, unit=2)
 
     share_out(work, np.arange(len(tiles)))
     return sums
@@ -152,22 +164,19 @@ class Scales:
         self.built[number[:, None], scales] = True
 
     def _set(self, number: Indices, scale: int, shown: Pixels) -> None:
-        errors, cells = self.errors, self.tiling.cells
-        for i, tile in enumerate(number.tolist()):
-            self.images[scale][tile] = shown[i]  # not copied: copying them all would take as long as comparing them
-            error = picture_error(self.tiles[tile : tile + 1], shown[i : i + 1])
-            errors.absolute[tile, scale] = 2 * atom_sums(error, cells)[0]
-            if errors.squared is not None:
-                errors.squared[tile, scale] = 4 * squared_atom_sums(error, cells)[0]
+        for tile, picture in zip(number.tolist(), shown, strict=True):
+            self.images[scale][tile] = picture  # not copied: copying them all would take as long as comparing them
+        error = picture_error(_at(self.tiles, number), shown)
+        self.errors.set((number, scale), error, self.tiling.cells, unit=2)
 
-    def paste(self, index: Indices, half_levels: HalfLevels) -> None:
-        """Paste built patches (tile · P + patch), in any order, on a canvas, (n, S, S, 3) in half levels."""
+    def paste(self, index: Indices, canvas: Painting) -> None:
+        """Paste built patches (tile · P + patch), in any order, on a canvas."""
         cells = self.tiling.cells
         tile, patch = np.divmod(index, cells.grid.num_patches)
         order = np.argsort(patch, kind="stable")  # coarse to fine: finer patches win
-        for t, p in zip(tile[order].tolist(), patch[order].tolist(), strict=True):
-            box = cells.box_of_patch_px[p]
-            np.multiply(self.images[cells.scale_of_patch[p]][t][box], np.int16(2), out=half_levels[(t, *box)])
+        places = zip(tile[order].tolist(), patch[order].tolist(), strict=True)
+        boxes, scales = cells.box_of_patch_px, cells.scale_of_patch
+        canvas.paste((t, boxes[p], self.images[scales[p]][t][boxes[p]]) for t, p in places)
 
 
 def share_out(work: Callable[[Indices], None], number: Indices) -> None:

@@ -64,7 +64,7 @@ class HostEasel:
         """See :meth:`Easel.fork`."""
         fork = copy.copy(self)
         fork.canvas = copy.copy(self.canvas)
-        fork.canvas.half_levels = self.canvas.half_levels.copy()
+        fork.canvas.painting = self.canvas.painting.copy()
         return fork
 
     def see(self, rgb: Pixels) -> Scales:
@@ -86,18 +86,18 @@ class HostEasel:
 
     def move(self, seen: Scales, shift_px: tuple[int, int]) -> bool:
         """See :meth:`Easel.move`."""
-        still = self.canvas.half_levels
-        moved = seen.tiling.shifted(still, *shift_px)
+        still = self.canvas.painting
+        moved = still.shifted(seen.tiling, *shift_px)
         errors = [canvas_errors(seen.tiles, one, seen.tiling, squared=False).absolute.sum() for one in (still, moved)]
         if errors[1] < errors[0]:
-            self.canvas.half_levels = moved
+            self.canvas.painting = moved
             return True
         return False
 
     def advance(self, seen: Scales, *, max_patches: int, goal: Goal, least_gain: float = 0.0) -> Taken:
         """See :meth:`Easel.advance`."""
-        errors = canvas_errors(seen.tiles, self.canvas.half_levels, seen.tiling, squared=self._squared)
+        errors = canvas_errors(seen.tiles, self.canvas.painting, seen.tiling, squared=self._squared)
         taken = greedy(Search(errors, seen), max_patches=max_patches, goal=goal, least_gain=least_gain)
-        seen.paste(taken.index, self.canvas.half_levels)
+        seen.paste(taken.index, self.canvas.painting)
         self._taken_of_a_tile = len(taken.index) / len(seen.tiles)
         return taken

@@ -18,7 +18,8 @@ from autogaze.reconstructors.base import Reconstructor
 from autogaze.reconstructors.canvas import CanvasReconstructor
 from autogaze.reconstructors.loading import load_reconstructor
 from autogaze.selectors.cells import Pixels, Tiling
-from autogaze.selectors.distortion import LEVELS, HalfLevels, loss
+from autogaze.selectors.distortion import LEVELS, loss
+from autogaze.selectors.painting import HalfLevels
 
 # Shape letters: T frames of H × W pixels, G gazes of one clip, n tiles, S pixels a side of a tile.
 
