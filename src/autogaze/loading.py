@@ -6,7 +6,7 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from autogaze.errors import AutoGazeError, CheckpointError
 from autogaze.selectors import SELECTORS, check_still, make_selector
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Model: TypeAlias = "str | os.PathLike[str] | Selector | AutoGaze"
 """What :func:`load_selector` takes."""
 
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+"""Of the weights and activations of a gaze model; its heads are read out in fp32 whatever it is."""
+
 DEFAULT_MODEL = "replenish"
 """What looks at a video when nothing else is asked for."""
 BUNDLED = "bundled"
@@ -29,7 +32,13 @@ BUNDLED_FOLDER = Path(__file__).parent / "checkpoints" / "gaze"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None, motion: Motion = "none") -> Selector:
+def load_selector(
+    model: Model = DEFAULT_MODEL,
+    *,
+    device: str | None = None,
+    motion: Motion = "none",
+    precision: Precision = "fp32",
+) -> Selector:
     """The selector that ``model`` names.
 
     Args:
@@ -40,14 +49,23 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None, mo
             ``replenish`` runs on ``cuda`` too, all others on the CPU; it plays no part for objects.
         motion: ``"global"``: the canvas of ``replenish`` moves with the camera, see
             :class:`~autogaze.selectors.replenish.Replenish`; nothing else has one that could.
+        precision: of a gaze model. With ``"bf16"`` or ``"fp16"`` it is faster where the device multiplies them faster,
+            and some of its patches are others.
 
     Raises:
         CheckpointError: nothing is called that, or the checkpoint is missing, damaged or does not fit.
         AutoGazeError: there is no such device.
         TypeError: ``model`` is none of these things.
-        ValueError: there is no such motion, or not for this model.
+        ValueError: there is no such motion or precision, or not for this model.
     """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
     if not isinstance(model, (str, os.PathLike)):
+        if precision != "fp32":
+            raise ValueError(
+                f"a model that is an object is as precise as it was made, got also precision={precision!r}; leave it "
+                f"out and give AutoGaze.from_pretrained(…, dtype=…)"
+            )
         if motion != "none":
             raise ValueError(
                 f"a model that is an object moves as it was made, got also motion={motion!r}; leave it out and give "
@@ -58,6 +76,8 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None, mo
     if device is not None:
         check_device(device)
     if model in SELECTORS:
+        if precision != "fp32":
+            raise ValueError(f"{model} has no network that precision={precision!r} could be of; leave it out")
         return make_selector(model, device=device, motion=motion)
     source = checkpoint_path(model)
     if source is None and not _HUB_ID.fullmatch(model):
@@ -67,10 +87,13 @@ def load_selector(model: Model = DEFAULT_MODEL, *, device: str | None = None, mo
         )
     check_still(model, motion=motion)
     # torch and the network are imported only by those who load one.
+    import torch
+
     from autogaze.models.autogaze.selector import AutoGazeSelector
 
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     name = BUNDLED if model == BUNDLED else None
-    return AutoGazeSelector.from_pretrained(str(source or model), device=device, name=name)
+    return AutoGazeSelector.from_pretrained(str(source or model), device=device, dtype=dtype, name=name)
 
 
 def _selector_of(model: Selector | AutoGaze) -> Selector:

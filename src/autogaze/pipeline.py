@@ -19,7 +19,7 @@ from autogaze.errors import VideoError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
-from autogaze.loading import DEFAULT_MODEL, Model, checkpoint_fingerprint, checkpoint_path, load_selector
+from autogaze.loading import DEFAULT_MODEL, Model, Precision, checkpoint_fingerprint, checkpoint_path, load_selector
 from autogaze.sampling import Sampling
 from autogaze.selectors.base import Budget, Selector, as_limit
 from autogaze.selectors.cascade import Cascade
@@ -43,6 +43,7 @@ class StreamOptions(TypedDict, total=False):
     mode: Mode
     cascade: float | None
     motion: Motion
+    precision: Precision
     device: str | None
 
 
@@ -109,6 +110,7 @@ def make_recipe(
     mode: Mode = "tiles",
     cascade: float | None = None,
     motion: Motion = "none",
+    precision: Precision = "fp32",
     device: str | None = None,
 ) -> Recipe:
     """Check the options of :func:`gaze` and load the selector, before any video is touched.
@@ -116,7 +118,7 @@ def make_recipe(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling, the mode, the cascade or the motion is not legal.
+        ValueError: the sampling, the mode, the cascade, the motion or the precision is not legal.
     """
     if mode not in ("tiles", "resize"):
         raise ValueError(f'mode must be "tiles" or "resize", got {mode!r}')
@@ -124,7 +126,7 @@ def make_recipe(
         raise ValueError('a cascade opens tiles, and mode="resize" has one; leave one of the two out')
     sampling = _sampling(stride=stride, fps=fps, frames=frames)
     budget = Budget(ratio=as_limit(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
-    selector = load_selector(model, device=device, motion=motion)
+    selector = load_selector(model, device=device, motion=motion, precision=precision)
     if ratio is None and threshold is None and psnr_db is None:
         # "clip" alone is not a limit: it says how the default one is spread.
         budget = replace(selector.default_budget, per="clip") if per == "clip" else selector.default_budget
@@ -150,6 +152,7 @@ def make_recipe(
             mode=mode,
             cascade=None if cascade is None else float(cascade),
             motion=selector.motion if isinstance(selector, Replenish) else "none",
+            precision=precision,
         ),
     )
 
@@ -283,6 +286,7 @@ def gaze(
     mode: Mode = "tiles",
     cascade: float | None = None,
     motion: Motion = "none",
+    precision: Precision = "fp32",
     device: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Gaze:
@@ -305,6 +309,8 @@ def gaze(
             since they were last open; None, or 0: all. See :class:`~autogaze.selectors.cascade.Cascade`.
         motion: ``"global"`` lets the canvas of ``replenish`` move with the camera, see
             :class:`~autogaze.selectors.replenish.Replenish`.
+        precision: of a gaze model: ``"fp32"``, or ``"bf16"`` or ``"fp16"``, which are faster on some devices and
+            choose some other patches.
         device: where a learned model runs, as torch names it.
         on_progress: called after each window of frames.
 
@@ -312,7 +318,7 @@ def gaze(
         VideoError: the source cannot be opened, or nothing in it can be decoded.
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling, the mode, the cascade or the motion is not legal.
+        ValueError: the sampling, the mode, the cascade, the motion or the precision is not legal.
     """
     windows = iter_gaze(
         source,
@@ -328,6 +334,7 @@ def gaze(
         mode=mode,
         cascade=cascade,
         motion=motion,
+        precision=precision,
         device=device,
     )
     return Gaze.concatenate([gazed for _, gazed in windows])
@@ -345,6 +352,7 @@ def stream(
     mode: Mode = "tiles",
     cascade: float | None = None,
     motion: Motion = "none",
+    precision: Precision = "fp32",
     device: str | None = None,
 ) -> GazeSession:
     """Start gazing at a stream of frames of one size; :meth:`~autogaze.streaming.GazeSession.step` takes each.
@@ -354,8 +362,8 @@ def stream(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the size, the mode, the cascade or the motion is not legal, or the selector reads motion vectors,
-            which bare frames lack.
+        ValueError: the size, the mode, the cascade, the motion or the precision is not legal, or the selector reads
+            motion vectors, which bare frames lack.
     """
     for name, side_px in (("height_px", height_px), ("width_px", width_px)):
         if isinstance(side_px, bool) or not isinstance(side_px, int | np.integer) or side_px < 1:
@@ -369,6 +377,7 @@ def stream(
         mode=mode,
         cascade=cascade,
         motion=motion,
+        precision=precision,
         device=device,
     )
     return open_session(recipe, height_px=int(height_px), width_px=int(width_px))

@@ -74,6 +74,8 @@ class Settings:
     """What opens a tile, see :class:`~autogaze.selectors.cascade.Cascade`; None: all are open."""
     motion: Literal["none", "global"] = "none"
     """Whether the canvas moves with the camera, see :class:`~autogaze.selectors.replenish.Replenish`."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of a gaze model's weights and activations; fp32 for what has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

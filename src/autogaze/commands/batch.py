@@ -53,6 +53,8 @@ class ChoosingOptions:
     """Open only the tiles where a colour of the small whole frame, from 0 to 1, changed by more than this; 0: all."""
     motion: Literal["none", "global"] = "none"
     """global: the canvas of replenish moves with the camera."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of a gaze model; bf16 and fp16 are faster on some devices, and choose some other patches."""
     device: Annotated[str | None, argument("DEVICE")] = None
     """Where a learned model runs: cpu, cuda, cuda:1, mps."""
 
@@ -73,6 +75,7 @@ class ChoosingOptions:
             "mode": "resize" if self.resize else "tiles",
             "cascade": self.cascade,
             "motion": self.motion,
+            "precision": self.precision,
             "device": self.device,
         }
 

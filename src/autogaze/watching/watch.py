@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from autogaze.errors import AutoGazeError
-from autogaze.loading import DEFAULT_MODEL, Model
+from autogaze.loading import DEFAULT_MODEL, Model, Precision
 from autogaze.pipeline import Mode, Recipe, make_recipe, open_session
 from autogaze.selectors.replenish import Motion
 from autogaze.streaming import GazeSession
@@ -55,6 +55,7 @@ def watch(
     mode: Mode = "tiles",
     cascade: float | None = None,
     motion: Motion = "none",
+    precision: Precision = "fp32",
     device: str | None = None,
     fps: float | None = None,
     seconds: float | None = None,
@@ -69,7 +70,7 @@ def watch(
 
     Args:
         source: see :func:`~autogaze.video.open_video`.
-        model, ratio, threshold, psnr_db, per, mode, cascade, motion, device: see :func:`autogaze.gaze`.
+        model, ratio, threshold, psnr_db, per, mode, cascade, motion, precision, device: see :func:`autogaze.gaze`.
         fps: play a file at this rate; None: as its times say. Cameras have their own.
         seconds: end after so many; None: go on.
         on_frame: called after each frame; its time counts as time in which frames may be dropped.
@@ -92,6 +93,7 @@ def watch(
         mode=mode,
         cascade=cascade,
         motion=motion,
+        precision=precision,
         device=device,
     )
     reader = open_video(source, window_frames=1)

@@ -70,6 +70,7 @@ class AutoGazeSelector:
         *,
         positions: Positions | None = None,
         device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
         name: str | None = None,
     ) -> Self:
         """A selector around :meth:`AutoGaze.from_pretrained` of the same arguments, called ``name`` in results.
@@ -77,7 +78,7 @@ class AutoGazeSelector:
         Raises:
             CheckpointError: nothing is there, or it does not fit its configuration.
         """
-        model = AutoGaze.from_pretrained(source, positions=positions, device=device)
+        model = AutoGaze.from_pretrained(source, positions=positions, device=device, dtype=dtype)
         return cls(model, name=name or Path(source).name or str(source))
 
     @property
