@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -319,10 +320,10 @@ def turn(x_NHD: Tensor, turn_N1E: Tensor) -> Tensor:
 
 
 def after_attention(x_NC: Tensor, attended_NHD: Tensor, weights: LayerWeights, eps: float) -> Tensor:
-    """The rest of a block: output projection and feed-forward layer, each added to what comes in."""
-    x_NC = torch.addmm(x_NC, attended_NHD.flatten(1), weights.o.t())
+    """The rest of a block: output projection and feed-forward layer, each added to what comes in, in place."""
+    x_NC.addmm_(attended_NHD.flatten(1), weights.o.t())
     gate, up = F.linear(norm(x_NC, eps), weights.gate_up).chunk(2, dim=-1)
-    return torch.addmm(x_NC, F.silu(gate).mul_(up), weights.down.t())
+    return x_NC.addmm_(F.silu(gate).mul_(up), weights.down.t())
 
 
 def norm(x: Tensor, eps: float) -> Tensor:
@@ -330,6 +331,11 @@ def norm(x: Tensor, eps: float) -> Tensor:
     if x.device.type != "cpu":
         return F.rms_norm(x, x.shape[-1:], eps=eps)  # sums in fp32 whatever x is
     # There, torch's own takes several times as long for a few tokens.
-    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
-    scale: Tensor = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = torch.addcmul(_scalar(eps), length, length, value=1 / x.shape[-1]).rsqrt_()
     return (x * scale).to(x.dtype)
+
+
+@cache
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value)

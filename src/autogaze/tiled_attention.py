@@ -22,26 +22,33 @@ QUERY_SCALE = math.log2(math.e)
 
 _SCORES_OF_A_THREAD = 1 << 19
 """Scores of a tile for each thread: small enough for its caches, large enough that threads seldom wait for another."""
-_BLOCK = 128
+_BLOCK = 256
 """New tokens whose view of each other is masked; what comes after a block is not computed before it."""
 _LEAST, _MOST = 2.0**-90, 2.0**100
 """Range of the sums that are trusted: nothing that counts was rounded away, nothing overflowed."""
 
 
 class Scratch:
-    """Memory for the scores of a tile, which one call after another writes over.
+    """Memory for the scores of a tile, which one call after another writes over, and what they are masked with.
 
     Memory that is new to a process costs more than what is written to it. Calls that share a scratch must not overlap.
     """
 
     def __init__(self) -> None:
-        self._room = torch.empty(0)
+        self._room = self._triangle = torch.empty(0)
 
     def room(self, size: int, *, like: Tensor) -> Tensor:
         """(size,) of anything, of the device and precision of ``like``; good until the next call."""
         if len(self._room) < size or self._room.dtype != like.dtype or self._room.device != like.device:
             self._room = like.new_empty(size)
         return self._room[:size]
+
+    def triangle(self, side: int, *, like: Tensor) -> Tensor:
+        """(side, side) ones on and below the diagonal, elsewhere zeros, of the device and precision of ``like``."""
+        have = self._triangle
+        if len(have) < side or have.dtype != like.dtype or have.device != like.device:
+            self._triangle = like.new_ones(side, side).tril_()
+        return self._triangle[:side, :side]
 
 
 def attend(q_NHD: Tensor, k_GLD: Tensor, v_GLD: Tensor, *, scratch: Scratch) -> Tensor:
@@ -64,7 +71,7 @@ def attend(q_NHD: Tensor, k_GLD: Tensor, v_GLD: Tensor, *, scratch: Scratch) -> 
         torch.bmm(seeing_GMD, k_GLD[:, start:end].transpose(1, 2), out=weight).exp2_()
         if masked > 1:
             own = weight[:, : masked * R, -masked:].view(G, masked, R, masked)
-            own.mul_(weight.new_ones(masked, masked).tril_()[:, None])
+            own.mul_(scratch.triangle(masked, like=weight)[:, None])
         if start == 0:
             sum_GM1, value_GMD = weight.sum(-1, keepdim=True), torch.bmm(weight, v_GLD[:, :end])
         else:

@@ -204,6 +204,9 @@ class AutoGaze(nn.Module):
         # In fp32 at first: a half-precision model must not see more rounding than it makes itself.
         if frames.device.type != "cpu":
             return normalised(frames).to(self.dtype)
+        if frames.shape[:-3].numel() == 1:
+            planes = frames.movedim(-1, -3).contiguous()  # the layout in which one frame takes least
+            return normalised(planes.movedim(-3, -1)).to(self.dtype)
         # Frame by frame what lies between two steps stays in the processor's cache.
         video = torch.empty(frames.shape, dtype=self.dtype)
         for rgb_HW3, into_HW3 in zip(frames[None].flatten(0, -4), video[None].flatten(0, -4), strict=True):
