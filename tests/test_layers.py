@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "autogaze"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Geometry and what everyone needs
     (
-        *("errors", "extras", "ahead", "configuration", "grid"),
+        *("errors", "extras", "ahead", "configuration", "grid", "tiled_attention", "attention"),
         *("algorithms.result", "algorithms.stop_head", "algorithms.ntp", "algorithms.grpo", "algorithms"),
     ),
     # Data
@@ -25,8 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # The interface of selectors; the network
     (
         *("selectors.base", "models", "models.autogaze.configuration_autogaze"),
-        *("models.autogaze.scoring", "models.autogaze.modeling_autogaze"),
-        *("tiled_attention", "attention", "choosing"),
+        *("models.autogaze.scoring", "models.autogaze.modeling_autogaze", "choosing"),
     ),
     # Decoding; selectors without weights
     (

@@ -9,7 +9,8 @@ D channels of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +33,21 @@ class Spans:
     """(A,) new tokens of the row, at least 1; they sum to N."""
     seen: Sequence[int]
     """(A,) tokens of the row in the cache, the new ones included."""
+
+
+@contextmanager
+def any_length() -> Iterator[None]:
+    """Attention by kernels that are there for any length.
+
+    On recent NVIDIA devices torch would ask cuDNN first in half precision, which builds a kernel for every length that
+    it has not met before: half a second each. The setting is the process's, as torch has no other.
+    """
+    asked = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(asked)
 
 
 class Feed(Protocol):

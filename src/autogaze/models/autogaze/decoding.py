@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autogaze.attention import any_length
 from autogaze.choosing import FrameGaze, Sampler
 from autogaze.engine import DecoderState, Engine
 from autogaze.gaze import Gaze
@@ -80,13 +81,14 @@ class ClipDecoder:
         """
         visual_BTPC, state.conv = self._encode(video_BTCSS, state.conv)
         frames = []
-        for t, most in enumerate(max_gazes_T):
-            frames.append(
-                self.engine.decode_frame(
-                    state.decoder, visual_BTPC[:, t], max_gazes=most, threshold=threshold, sampler=sampler
+        with any_length():
+            for t, most in enumerate(max_gazes_T):
+                frames.append(
+                    self.engine.decode_frame(
+                        state.decoder, visual_BTPC[:, t], max_gazes=most, threshold=threshold, sampler=sampler
+                    )
                 )
-            )
-            state.frames += 1
+                state.frames += 1
         return [list(clip) for clip in zip(*frames, strict=True)]
 
     def _encode(self, video_BTCSS: Tensor, past: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autogaze.attention import any_length
 from autogaze.models.autogaze.configuration_autogaze import (
     ConnectorConfig,
     GazeDecoderConfig,
@@ -214,8 +215,9 @@ class DecoderModel(nn.Module):
         """
         cos, sin = self.rotary(position_BL, x_BLC.dtype)
         visible_B1LL = None if visible_BLL is None else visible_BLL[:, None]
-        for layer in self.layers:
-            x_BLC = layer(x_BLC, cos, sin, visible_B1LL)
+        with any_length():
+            for layer in self.layers:
+                x_BLC = layer(x_BLC, cos, sin, visible_B1LL)
         out: Tensor = self.norm(x_BLC)
         return out
 
