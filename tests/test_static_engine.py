@@ -81,6 +81,14 @@ def run(decoder: ClipDecoder, video: torch.Tensor, **options) -> list[list[Frame
     return decoder.step(state, video, **options)
 
 
+def train(model: GazeModel) -> None:
+    """Change the weights as a fused optimiser does: nothing but their values tells."""
+    for weight in model.gaze_decoder.parameters():
+        version = weight._version
+        weight.data.mul_(1.3)
+        assert weight._version == version
+
+
 def all_same(a: list[list[FrameGaze]], b: list[list[FrameGaze]]) -> None:
     assert len(a) == len(b)
     for first, second in zip(a, b, strict=True):
@@ -228,17 +236,73 @@ def test_each_clip_is_decoded_with_the_weights_it_began_with():
     old = run(decoder, video)
     state = decoder.start(2, frames=4, max_gazes=10)
     got = decoder.step(state, video[:, :2], max_gazes_T=[10] * 2)
-    with torch.no_grad():
-        for weight in model.gaze_decoder.parameters():
-            weight.mul_(1.3)
+    train(model)
     more = decoder.step(state, video[:, 2:], max_gazes_T=[10] * 2)
     all_same([a + b for a, b in zip(got, more, strict=True)], old)
     del state
     new = run(decoder, video)
     all_same(new, decode(model, video))
     assert [f.index_S.tolist() for f in new[0]] != [f.index_S.tolist() for f in old[0]]
+
+
+def test_a_fork_keeps_its_weights_when_its_desk_serves_others():
+    model, video = small_model(), clips(2, frames=4)
+    decoder = static_decoder(model)
+    old = run(decoder, video)
+    state = decoder.start(2, frames=4, max_gazes=10)
+    decoder.step(state, video[:, :2], max_gazes_T=[10] * 2)
+    fork, heads = state.fork(), copy.deepcopy(model.gaze_decoder.state_dict())
+    del state
+    train(model)
+    run(decoder, video)
+    with torch.no_grad():  # the heads and embeddings are the decoder's own, whatever a clip began with
+        for name, weight in model.gaze_decoder.named_parameters():
+            if ".layers." not in name:
+                weight.copy_(heads[name])
+    all_same(decoder.step(fork, video[:, 2:], max_gazes_T=[10] * 2), [clip[2:] for clip in old])
+
+
+def test_desks_that_the_decoder_cannot_use_any_more_are_given_back():
+    model, video = small_model(), clips(2)
+    decoder = static_decoder(model)
+    run(decoder, video)
+    assert len(decoder.engine._idle) == 1
     model.gaze_decoder.half()
-    assert decoder.engine._free_station(2, 256, object()) is None, "half-precision weights do not fit the desk"
+    decoder.start(7, frames=1, max_gazes=10)
+    gc.collect()
+    assert [station.desk.clips for station in decoder.engine._idle] == [7]
+    decoder.engine._static = False
+    decoder.start(2, frames=1, max_gazes=10)
+    assert not decoder.engine._idle
+
+
+def test_a_stream_that_never_ends_changes_its_desk_ever_more_seldom():
+    model = small_model()
+    decoder = static_decoder(model)
+    state, desks = decoder.start(1, frames=1, max_gazes=10), set()
+    for seed in range(100):
+        decoder.step(state, clips(1, frames=1, seed=seed), max_gazes_T=[10])
+        desks.add(state.decoder.keys[0].shape)
+    assert max(state.decoder.length) > 2000 and len(desks) <= 5
+
+
+def test_lengths_are_not_asked_of_a_library_that_compiles_each(monkeypatch):
+    asked = torch.backends.cuda.cudnn_sdp_enabled()
+    allowed = []
+
+    def attend(*args, **kwargs):
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return real(*args, **kwargs)
+
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    model, video = small_model(), clips(2)
+    frames = run(static_decoder(model), video)
+    count = [5] * video.shape[1]
+    index = torch.tensor([[i for frame in clip for i in frame.index_S[:5]] for clip in frames])
+    model(video, index, torch.ones_like(index, dtype=torch.bool), count)
+    assert allowed and not any(allowed)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == asked
 
 
 def test_autocast_of_the_caller_stays_outside():

@@ -34,6 +34,18 @@ class LayerWeights:
     gate_up: Tensor
     down: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """All of them, in one order."""
+        return [self.qkv, self.o, self.gate_up, self.down]
+
+    def clone(self) -> LayerWeights:
+        """The same values in memory of their own."""
+        return LayerWeights(*(weight.clone() for weight in self.tensors()))
+
+    def take(self, other: LayerWeights) -> None:
+        """Copy the other's values here."""
+        torch._foreach_copy_(self.tensors(), other.tensors())
+
 
 @dataclass(slots=True)
 class DecoderState:

@@ -33,7 +33,7 @@ class Weights:
     def of(cls, decoder: GazeDecoder) -> Self:
         """Copies of what the decoder has now."""
         return cls(
-            layers=tuple(_own(fuse(layer)) for layer in decoder.model.blocks),
+            layers=tuple(fuse(layer).clone() for layer in decoder.model.blocks),
             embed_VC=decoder.model.embed_tokens.weight.clone(),
             norm_C=decoder.model.norm.weight.clone(),
             lm_head=decoder.lm_head.weight.to(torch.float32, copy=True),
@@ -42,13 +42,17 @@ class Weights:
 
     def tensors(self) -> list[Tensor]:
         """All of them, in one order."""
-        fused = [weight for layer in self.layers for weight in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+        fused = [weight for layer in self.layers for weight in layer.tensors()]
         return [*fused, self.embed_VC, self.norm_C, self.lm_head, self.loss_head_KC]
 
     def takes(self, other: Weights) -> bool:
         """Whether the other's values could be copied here."""
         mine, its = self.tensors(), other.tensors()
         return [(t.shape, t.dtype, t.device) for t in mine] == [(t.shape, t.dtype, t.device) for t in its]
+
+    def take(self, other: Weights) -> None:
+        """Copy the other's values here."""
+        torch._foreach_copy_(self.tensors(), other.tensors())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,10 +164,3 @@ class Desk:
     def group_size(self) -> int:
         """K."""
         return self.group_BK.shape[1]
-
-
-def _own(weights: LayerWeights) -> LayerWeights:
-    """The same values in memory that no parameter shares."""
-    return LayerWeights(
-        qkv=weights.qkv.clone(), o=weights.o.clone(), gate_up=weights.gate_up.clone(), down=weights.down.clone()
-    )

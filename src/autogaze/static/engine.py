@@ -40,8 +40,6 @@ class Station:
 
     desk: Desk
     recorder: Recorder
-    seen: object
-    """What told the decoder's weights from others when they were copied."""
     inbox: Tensor
     """(B, K + 3) on the host; what becomes ``desk.orders``."""
 
@@ -66,7 +64,9 @@ class StaticState(DecoderState):
     def fork(self) -> StaticState:
         """See :meth:`DecoderState.fork`."""
         plain = DecoderState.fork(self)
-        return StaticState(plain.weights, plain.keys, plain.values, plain.length, plain.unfed)
+        # The desk's weights become others' once its clips are over.
+        weights = [layer.clone() for layer in plain.weights]
+        return StaticState(weights, plain.keys, plain.values, plain.length, plain.unfed)
 
 
 class StaticEngine(Engine):
@@ -93,6 +93,7 @@ class StaticEngine(Engine):
         """See :meth:`Engine.start`."""
         weight = self.decoder.model.embed_tokens.weight
         if not (weight.device.type == "cuda" if self._static is None else self._static):
+            self._idle.clear()  # memory of a device that the decoder has left
             return super().start(clips, capacity=capacity, memory=memory)
         if isinstance(memory, StaticState):
             memory.lease = None  # its desk is free, if no snapshot has it
@@ -136,8 +137,7 @@ class StaticEngine(Engine):
     def _lease(self, clips: int, capacity: int) -> _Lease:
         """A station with an empty cache and the decoder's weights as they are now."""
         capacity = _rounded(capacity)
-        now = _fingerprint(self.decoder)
-        station = self._free_station(clips, capacity, now)
+        station = self._free_station(clips, capacity)
         if station is None:
             desk = Desk.make(
                 self.decoder,
@@ -148,7 +148,7 @@ class StaticEngine(Engine):
             )
             device = desk.orders.device
             inbox = torch.zeros(desk.orders.shape, dtype=torch.int64, pin_memory=device.type == "cuda")
-            station = Station(desk, recorder_for(device), now, inbox)
+            station = Station(desk, recorder_for(device), inbox)
         else:
             for cache in (*station.desk.keys, *station.desk.values):
                 cache.zero_()  # masked places weigh nothing, but nothing times NaN would be NaN
@@ -157,22 +157,24 @@ class StaticEngine(Engine):
         weakref.finalize(lease, self._idle.append, station).atexit = False
         return lease
 
-    def _free_station(self, clips: int, capacity: int, now: object) -> Station | None:
+    def _free_station(self, clips: int, capacity: int) -> Station | None:
         """An idle station for as many clips and tokens, with today's weights; None: there is none."""
+        if not self._idle:
+            return None
+        # Copied for every clip: not all that changes weights (fused optimisers, ``.data``) can be seen from outside.
+        weights = Weights.of(self.decoder)
         for _ in range(len(self._idle)):
-            station = self._idle.popleft()
+            try:
+                station = self._idle.popleft()
+            except IndexError:  # another thread was faster
+                return None
             desk = station.desk
+            if not desk.weights.takes(weights):
+                continue  # of another device or precision: nobody comes back to it
             if desk.clips == clips and capacity <= desk.capacity <= 2 * capacity:
-                if station.seen == now:
-                    return station
-                new = Weights.of(self.decoder)
-                if desk.weights.takes(new):
-                    for ours, theirs in zip(desk.weights.tensors(), new.tensors(), strict=True):
-                        ours.copy_(theirs)
-                    station.seen = now
-                    return station
-            else:
-                self._idle.append(station)
+                desk.weights.take(weights)
+                return station
+            self._idle.append(station)
         return None
 
     def _at_desk(self, state: StaticState, *, needed: int) -> Station:
@@ -180,16 +182,14 @@ class StaticEngine(Engine):
         lease = state.lease
         if lease is not None and state.keys[0] is lease.station.desk.keys[0] and needed <= lease.station.desk.capacity:
             return lease.station
-        lease = self._lease(len(state.length), max(needed, state.keys[0].shape[2]))
+        capacity = state.keys[0].shape[2] - 1
+        lease = self._lease(len(state.length), capacity if needed <= capacity else max(needed, 2 * capacity))
         desk, written = lease.station.desk, max(state.length)
         for old, new in zip((*state.keys, *state.values), (*desk.keys, *desk.values), strict=True):
             new[:, :, :written] = old[:, :, :written]
         # A clip is decoded with the weights that it began with.
-        if any(old is not new for old, new in zip(state.weights, desk.weights.layers, strict=True)):
-            for layer, own in zip(desk.weights.layers, state.weights, strict=True):
-                for name in ("qkv", "o", "gate_up", "down"):
-                    getattr(layer, name).copy_(getattr(own, name))
-            lease.station.seen = object()
+        for layer, own in zip(desk.weights.layers, state.weights, strict=True):
+            layer.take(own)
         state.keys, state.values, state.lease = list(desk.keys), list(desk.values), lease
         state.weights = list(desk.weights.layers)
         return lease.station
@@ -299,11 +299,3 @@ def _rows(going: int, clips: int) -> int:
     while rows > 1 and rows // _FEWER_ROWS >= going:
         rows //= _FEWER_ROWS
     return rows
-
-
-def _fingerprint(decoder: GazeDecoder) -> object:
-    """Equal as long as the weights are."""
-    weights = list(decoder.parameters())
-    if any(weight.is_inference() for weight in weights):
-        return object()  # torch does not count the changes of these
-    return tuple((weight.data_ptr(), weight._version) for weight in weights)
