@@ -20,7 +20,7 @@ from autogaze.selectors.base import Budget
 from autogaze.selectors.canvas import Canvas, quality, reconstruct
 from autogaze.selectors.cells import Tiling
 from autogaze.selectors.device import DeviceEasel
-from autogaze.selectors.motion import global_shift
+from autogaze.selectors.motion import Picture, global_shift
 from autogaze.selectors.replenish import Replenish, ReplenishSession
 from autogaze.tiling import tile
 
@@ -109,7 +109,7 @@ def test_shifts_of_known_size_are_found(shift: tuple[int, int], size: tuple[int,
     top, left = 50, 50
     before = picture[top : top + size[0], left : left + size[1]]
     after = picture[top - shift[0] :, left - shift[1] :][: size[0], : size[1]]
-    assert global_shift(before, after) == shift
+    assert global_shift(Picture.of(before), Picture.of(after)) == shift
 
 
 def test_tiles_shift_as_their_frame_does_and_keep_its_edges():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +19,44 @@ SAMPLES_A_SIDE = 128
 """Lines and columns that are compared to find its last pixels, about."""
 
 
-def global_shift(before: Pixels, after: Pixels) -> tuple[int, int]:
-    """(down, right) pixels by which most of ``before`` moved to become ``after``; both (H, W, 3) uint8.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """A frame as a shift is sought in it."""
+
+    rgb: Pixels
+    """(H, W, 3)."""
+    factor: int
+    """Pixels a side that one of the small picture stands for."""
+    spectrum: NDArray[np.complex128]
+    """Of the small picture."""
+    small_shape: tuple[int, int]
+    """(h, w) of the small picture."""
+
+    @classmethod
+    def of(cls, rgb: Pixels) -> Self:
+        """What is needed of a (H, W, 3) uint8 frame, which must not change afterwards."""
+        factor = -(-max(rgb.shape) // SMALL_PX)
+        small_hw = _small(rgb, factor)
+        h, w = small_hw.shape
+        fade_hw = np.outer(
+            np.hanning(h + 2)[1:-1], np.hanning(w + 2)[1:-1]
+        )  # else the borders would hold the picture still
+        spectrum = np.fft.rfft2((small_hw - small_hw.mean()) * fade_hw)
+        return cls(rgb=rgb, factor=factor, spectrum=spectrum, small_shape=(h, w))
+
+
+def global_shift(before: Picture, after: Picture) -> tuple[int, int]:
+    """(down, right) pixels by which most of ``before`` moved to become ``after``.
 
     Phase correlation of small pictures tells it roughly, comparing pixels tells the rest. It is a guess: the pictures
     may have nothing to do with each other.
     """
-    factor = -(-max(after.shape) // SMALL_PX)
-    down, right = _correlate(_small(before, factor), _small(after, factor))
-    best, step = (down * factor, right * factor), factor
+    step = after.factor
+    down, right = _correlate(before, after)
+    best = (down * step, right * step)
     while True:
         around = [(best[0] + step * i, best[1] + step * j) for i, j in product((0, -1, 1), repeat=2)]
-        best = min(around, key=lambda shift: _difference(before, after, *shift))
+        best = min(around, key=lambda shift: _difference(before.rgb, after.rgb, *shift))
         if step == 1:
             return best
         step = -(-step // 2)
@@ -39,20 +67,19 @@ def _small(rgb: Pixels, factor: int) -> NDArray[np.float32]:
     green = rgb[..., 1]
     h, w = (max(1, side // factor) for side in green.shape)
     step = min(factor, *green.shape)
-    means: NDArray[np.float32] = green[: h * step, : w * step].reshape(h, step, w, step).mean((1, 3), dtype=np.float32)
+    # Whole lines first, which lie side by side in memory.
+    lines = green[: h * step, : w * step].reshape(h, step, w * step).sum(1, dtype=np.uint32)
+    sums = lines.reshape(h, w, step).sum(2, dtype=np.uint32)
+    means: NDArray[np.float32] = sums.astype(np.float32) / np.float32(step * step)
     return means
 
 
-def _correlate(before_hw: NDArray[np.float32], after_hw: NDArray[np.float32]) -> tuple[int, int]:
-    h, w = before_hw.shape
-    fade_hw = np.outer(
-        np.hanning(h + 2)[1:-1], np.hanning(w + 2)[1:-1]
-    )  # else the borders would hold the picture still
-    spectra = [np.fft.rfft2((image - image.mean()) * fade_hw) for image in (before_hw, after_hw)]
-    cross = spectra[1] * spectra[0].conj()
+def _correlate(before: Picture, after: Picture) -> tuple[int, int]:
+    h, w = after.small_shape
+    cross = after.spectrum * before.spectrum.conj()
     correlation = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), s=(h, w))
-    down, right = np.unravel_index(int(correlation.argmax()), (h, w))
-    return int(down) - h * (down > h // 2), int(right) - w * (right > w // 2)
+    down, right = (int(place) for place in np.unravel_index(int(correlation.argmax()), (h, w)))
+    return down - h * (down > h // 2), right - w * (right > w // 2)
 
 
 def _difference(before: Pixels, after: Pixels, down: int, right: int) -> float:

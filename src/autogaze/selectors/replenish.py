@@ -16,11 +16,11 @@ from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors import spending
 from autogaze.selectors.base import CLIP_FRAMES, Budget, clips
 from autogaze.selectors.canvas import Canvas
-from autogaze.selectors.cells import Cells, Pixels, Tiling, resize
+from autogaze.selectors.cells import Cells, Tiling, resize
 from autogaze.selectors.distortion import loss
 from autogaze.selectors.easel import Easel, HostEasel
 from autogaze.selectors.greedy import Goal, Taken
-from autogaze.selectors.motion import global_shift
+from autogaze.selectors.motion import Picture, global_shift
 
 # Shape letters: T frames, n tiles, S pixels a side of a tile.
 
@@ -106,7 +106,7 @@ class ReplenishSession:
         self._frames_done = 0
         self._spent = 0
         self._follows = motion == "global"
-        self._before: Pixels | None = None
+        self._before: Picture | None = None
 
     @property
     def canvas(self) -> Canvas:
@@ -140,10 +140,14 @@ class ReplenishSession:
         """How far each of the next frames seems to have moved from the one before it."""
         if not self._follows:
             return [STILL] * len(clip)
-        frames = list(resize(clip.rgb, self._tiling.height_px, self._tiling.width_px))
-        before = [frames[0] if self._before is None else self._before, *frames[:-1]]
-        self._before = frames[-1].copy()
-        return [global_shift(old, new) for old, new in zip(before, frames, strict=True)]
+        shifts = []
+        for rgb in resize(clip.rgb, self._tiling.height_px, self._tiling.width_px):
+            after = Picture.of(rgb)
+            shifts.append(STILL if self._before is None else global_shift(self._before, after))
+            self._before = after
+        if self._before is not None:
+            self._before = replace(self._before, rgb=self._before.rgb.copy())  # the caller's frames may change
+        return shifts
 
     def _advance(
         self, easel: Easel, seen: Any, shift_px: tuple[int, int], *, max_patches: int, least_gain: float = 0.0
