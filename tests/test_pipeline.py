@@ -139,6 +139,31 @@ class TestGaze:
             next(windows)
         assert not [thread for thread in threading.enumerate() if thread.name == "autogaze reader"]
 
+    def test_frames_are_read_where_no_memory_can_be_pinned(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        wanted = autogaze.gaze(video, model="uniform", ratio=0.1)
+        monkeypatch.setattr("autogaze.pipeline.on_accelerator", lambda selector: True)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+        def empty(*args, pin_memory=False, **kwargs):
+            assert pin_memory
+            raise RuntimeError("CUDA error: out of memory")
+
+        monkeypatch.setattr(torch, "empty", empty)
+        with GazeStream(video, recipe=make_recipe(model="uniform", ratio=0.1)) as stream:
+            assert Gaze.concatenate([gazed for _, gazed in stream]).equals(wanted)
+
+    @pytest.mark.parametrize("ahead", [False, True])
+    def test_who_leaves_off_goes_on_with_the_next_window(
+        self, video: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool
+    ) -> None:
+        monkeypatch.setattr("autogaze.pipeline.on_accelerator", lambda selector: ahead)
+        recipe = make_recipe(model="uniform", ratio=0.1)
+        with GazeStream(np.zeros((60, 32, 32, 3), np.uint8), recipe=recipe) as stream:
+            frames, _ = next(iter(stream))
+            time.sleep(0.05)  # what is ahead is ready
+            numbers = [*frames.number, *(n for frames, _ in stream for n in frames.number)]
+        assert numbers == list(range(60))
+
     def test_the_source_is_closed_when_the_selector_fails(self, video: Path) -> None:
         with GazeStream(video, recipe=make_recipe(model="uniform", ratio=0.1)) as stream:
             reader = stream.reader

@@ -210,8 +210,9 @@ class GazeStream:
         if not self._beside:
             yield from self._gazed(self.reader)
             return
-        # An accelerator leaves the processors free: they decode the next window meanwhile.
-        self._ahead = Ahead(self.reader, name="autogaze reader")
+        if self._ahead is None:  # or else who iterates goes on
+            # An accelerator leaves the processors free: they decode the next window meanwhile.
+            self._ahead = Ahead(self.reader, name="autogaze reader")
         yield from self._gazed(self._ahead)
 
     def _gazed(self, windows: Iterator[Frames]) -> Iterator[tuple[Frames, Gaze]]:

@@ -131,11 +131,12 @@ class VideoReader(Iterator[Frames]):
 
     def _room(self, frames: int) -> NDArray[np.uint8]:
         shape = (frames, self.height_px, self.width_px, 3)
-        return (
-            torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
-            if self._pinned
-            else np.empty(shape, np.uint8)
-        )
+        if self._pinned:
+            try:
+                return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+            except RuntimeError:  # no more of it is to be had: a device reads other memory too, only slower
+                self._pinned = False
+        return np.empty(shape, np.uint8)
 
 
 def open_video(
@@ -152,7 +153,8 @@ def open_video(
     (T, H, W[, 3 or 4]) uint8 array, a (T, 3, H, W) or (T, H, W, 3) tensor of uint8 or of floats from 0 to 1, or a
     list of PIL images. Frames come out upright, in 8-bit RGB, transparency over black. ``motion_vectors`` asks for
     those between each frame and its neighbours in the file (``MOTION_VECTOR_DTYPE``), also where sampling leaves
-    frames out. ``pinned`` puts frames into memory that a CUDA device reads at full speed.
+    frames out. ``pinned`` puts frames into memory that a CUDA device reads at full speed, as long as there is
+    such memory.
 
     Raises:
         VideoError: the source is missing, holds no frames, has no motion vectors, or nothing can be decoded.
