@@ -150,6 +150,17 @@ class TestMemory:
         # From clip to clip; within one, a model's memory fills.
         assert held[CLIP_FRAMES : 2 * CLIP_FRAMES] == held[2 * CLIP_FRAMES :]
 
+    @pytest.mark.parametrize("tile_batch", [1, 2, 8])
+    def test_whole_clips_leave_nothing_behind(self, tile_batch: int) -> None:
+        layout = FrameLayout.tiled(small().grid, height_px=60, width_px=330)
+        session = AutoGazeSelector(small(), tile_batch=tile_batch).open(layout, Budget(ratio=0.1))
+        assert layout.num_tiles > 2
+        for clip in (moving(CLIP_FRAMES, height_px=60, width_px=330),) * 2:
+            session.step(Frames.from_rgb(clip))
+            assert state_bytes(session) < 5000
+        session.step(Frames.from_rgb(clip[:1]))
+        assert state_bytes(session) > 50_000
+
 
 class TestStep:
     def test_times_are_those_given_or_thirtieths(self) -> None:

@@ -137,7 +137,7 @@ class AutoGazeSession:
         self._budget = budget
         self._frames_seen = 0
         self._open: _OpenClip | None = None
-        self._done: ClipState | None = None  # its memory serves the next clip
+        self._done: ClipState | None = None  # its memory serves the next tiles, or clip
 
     def step(self, frames: Frames) -> Gaze:
         """The gaze of the next frames, with their times.
@@ -176,6 +176,8 @@ class AutoGazeSession:
                 self._done = state
         if not ends:
             self._open = _OpenClip(kept_states, []) if fits else _OpenClip(None, [new])
+        if not fits or before is None:
+            self._done = None  # between steps no more is held than an open clip holds
         return merge([gaze[position - start :] for gaze in gazes], self.layout)
 
     def _micro_batches(self, rgb_THWC: NDArray[np.uint8]) -> Iterator[Tensor]:
@@ -196,6 +198,7 @@ class AutoGazeSession:
         if state is None:
             longest = model.config.max_num_frames if self.layout.num_tiles <= self._selector.tile_batch else frames
             state = model.decoder.start(tiles, frames=longest, max_gazes=max(limits), memory=self._done)
+            self._done = None
         slots = model.decoder.step(state, pixels_KTCSS, max_gazes_T=limits, threshold=self._budget.threshold)
         one_tile = tile_layout(self._selector.grid)
         return [to_gaze(tile, one_tile) for tile in slots], state
