@@ -137,12 +137,14 @@ def test_a_device_is_chosen_as_for_models(name: str | None):
     assert isinstance(session._easel, DeviceEasel if name == "cuda" else HostEasel)
 
 
-def test_the_host_builds_all_scales_at_once_where_many_patches_were_taken(frames: Frames) -> None:
+def test_the_host_builds_ahead_where_many_patches_were_taken(frames: Frames) -> None:
     layout = FrameLayout.tiled(ODD, height_px=110, width_px=140)
     easel = HostEasel(layout, squared=False)
-    asked = []
-    for most, rgb in zip((40, 2, 2), frames.rgb, strict=False):  # on 6 tiles
-        seen = easel.see(rgb)
-        asked.append(bool(seen.built.all()))
+    rgb, built = frames.rgb[:3].copy(), []
+    rgb[:, :56, :56] = 20  # four coarse patches paint the first tile
+    for most, frame in zip((40, 2, 2), rgb, strict=True):  # on 6 tiles
+        seen = easel.see(frame)
         easel.advance(seen, max_patches=most, goal=Goal())
-    assert asked == [False, True, False]
+        built.append(seen.built.all(1).tolist())
+    assert built[1] == [False] + [True] * 5
+    assert not any(built[2])

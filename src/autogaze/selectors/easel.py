@@ -15,7 +15,7 @@ from autogaze.selectors.distortion import Scales, canvas_errors
 from autogaze.selectors.greedy import Goal, Search, Taken, greedy
 
 MANY_OF_A_TILE = 4
-"""From so many patches of a tile on, on average over a frame, all scales of the next frame are built at once."""
+"""From so many patches of a tile on, on average over a frame, the next frame is built before its search begins."""
 
 
 class Easel(Protocol):
@@ -56,7 +56,8 @@ class HostEasel:
 
     def __init__(self, layout: FrameLayout, *, squared: bool) -> None:
         self._squared = squared
-        self._taken_of_a_tile = 0.0
+        self._taken_of_a_tile, self._least_gain = 0.0, 0.0
+        self._last: Scales | None = None
         self.canvas = Canvas(layout)
         """See :attr:`Easel.canvas`."""
 
@@ -70,9 +71,7 @@ class HostEasel:
     def see(self, rgb: Pixels) -> Scales:
         """See :meth:`Easel.see`."""
         tiling = self.canvas.tiling
-        # Where many patches are taken most scales are needed, and all at once they are built fastest.
-        build = Scales if self._taken_of_a_tile < MANY_OF_A_TILE else Scales.of
-        return build(tiling.split(rgb), tiling, squared=self._squared)
+        return Scales(tiling.split(rgb), tiling, squared=self._squared)
 
     def see_each(self, rgb: Pixels) -> Iterator[Scales]:
         """See :meth:`Easel.see_each`."""
@@ -97,7 +96,15 @@ class HostEasel:
     def advance(self, seen: Scales, *, max_patches: int, goal: Goal, least_gain: float = 0.0) -> Taken:
         """See :meth:`Easel.advance`."""
         errors = canvas_errors(seen.tiles, self.canvas.painting, seen.tiling, squared=self._squared)
-        taken = greedy(Search(errors, seen), max_patches=max_patches, goal=goal, least_gain=least_gain)
+        search = Search(errors, seen)
+        if self._taken_of_a_tile >= MANY_OF_A_TILE:
+            # Where many patches are taken most scales are needed, and all at once they are built fastest.
+            search.build(at_least=self._least_gain)
+        # The last frame goes now, not before: what is freed before more is asked for goes back to the system, from
+        # which it comes again page by page, and slowly.
+        self._last = seen
+        taken = greedy(search, max_patches=max_patches, goal=goal, least_gain=least_gain)
         seen.paste(taken.index, self.canvas.painting)
         self._taken_of_a_tile = len(taken.index) / len(seen.tiles)
+        self._least_gain = taken.gain.min(initial=np.inf)
         return taken

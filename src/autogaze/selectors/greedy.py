@@ -162,6 +162,13 @@ class Search:
         fork._exact, fork._tiles = self._exact.copy(), {}
         return fork
 
+    def build(self, *, at_least: float) -> None:
+        """Build all scales of the tiles in which a patch may gain so much; the others as soon as they are needed."""
+        tiles = np.flatnonzero(self._best_gain >= at_least)
+        self._scales.build(tiles, range(self.cells.grid.num_scales))
+        for scale in range(self.cells.grid.num_scales):
+            self._build(tiles[~self._exact[tiles, scale]], scale)
+
     def best(self) -> tuple[int, float]:
         """(index, gain) of the patch that gains most; the lowest index among equals."""
         while True:
