@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-import threading
 from collections.abc import Callable, Hashable
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,14 +16,13 @@ from torch.utils._pytree import tree_leaves
 
 from autogaze.choosing import FrameGaze, Sampler
 from autogaze.choosing import choose as choose_on_host
-from autogaze.errors import FallbackWarning
 from autogaze.models.autogaze.decoding import ClipDecoder
 from autogaze.models.autogaze.modeling_autogaze import GazeModel
 from autogaze.static import engine as static_engine
 from autogaze.static.choose import choose
 from autogaze.static.desk import Desk
 from autogaze.static.engine import StaticEngine, StaticState
-from autogaze.static.graphs import CudaGraphs
+from autogaze.static.graphs import CudaGraphs, StepByStep
 from autogaze.static.steps import frame_step, group_step
 from small_models import clips, small_model
 from test_engine import decode, median_loss, same
@@ -288,25 +285,6 @@ def test_a_stream_that_never_ends_changes_its_desk_ever_more_seldom():
     assert max(state.decoder.length) > 2000 and len(desks) <= 5
 
 
-def test_lengths_are_not_asked_of_a_library_that_compiles_each(monkeypatch):
-    asked = torch.backends.cuda.cudnn_sdp_enabled()
-    allowed = []
-
-    def attend(*args, **kwargs):
-        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
-        return real(*args, **kwargs)
-
-    real = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
-    model, video = small_model(), clips(2)
-    frames = run(static_decoder(model), video)
-    count = [5] * video.shape[1]
-    index = torch.tensor([[i for frame in clip for i in frame.index_S[:5]] for clip in frames])
-    model(video, index, torch.ones_like(index, dtype=torch.bool), count)
-    assert allowed and not any(allowed)
-    assert torch.backends.cuda.cudnn_sdp_enabled() == asked
-
-
 def test_autocast_of_the_caller_stays_outside():
     model, video = small_model(), clips(2)
     visual_BTPC = model.connector(model.vision_model(video)[0]).detach()
@@ -342,92 +320,6 @@ def test_without_cuda_the_engine_is_the_usual_one():
     assert not isinstance(engine.start(1, capacity=8), StaticState)
 
 
-def test_a_step_that_cannot_be_recorded_is_run_and_the_reason_told_once():
-    if torch.cuda.is_available():
-        pytest.skip("recording works here")
-    graphs, done = CudaGraphs(), []
-    graphs.begin_clip()
-    for _ in range(3):
-        graphs.run("key", lambda: done.append(1))
-    assert graphs.reason is None and len(done) == 3, "a first clip is not recorded"
-    graphs.begin_clip()
-    graphs.run("other", lambda: done.append(1))
-    assert graphs.reason is None and len(done) == 4, "a first run is not recorded"
-    with pytest.warns(FallbackWarning, match="without CUDA graphs") as told:
-        for _ in range(3):
-            graphs.run("key", lambda: done.append(1))
-    assert len(told) == 1 and graphs.reason and len(done) == 7
-
-
-class Cuda:
-    """What torch's recording does to a process, without a device."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, works: bool = True) -> None:
-        self.current, self.made, self.works, self.replays = "caller's", 0, works, 0
-        self.recorded_on: list[object] = []
-        monkeypatch.setattr(torch.cuda, "Stream", self.stream)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda: self.current)
-        monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(self, "current", stream))
-        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: object())
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
-        monkeypatch.setattr(torch.cuda, "graph", self.graph)
-
-    def stream(self) -> str:
-        self.made += 1
-        return f"stream {self.made}"
-
-    @contextmanager
-    def graph(self, graph, *, pool, stream, capture_error_mode):
-        assert pool is not None and not torch.is_inference_mode_enabled()
-        before, self.current = self.current, stream
-        self.recorded_on.append(stream)
-        yield
-        if not self.works:
-            raise RuntimeError("operation not permitted when stream is capturing")  # and the stream stays
-        self.current = before
-
-    def replay(self) -> None:
-        self.replays += 1
-
-
-def recorded(graphs: CudaGraphs, key: Hashable, step: Callable[[], None]) -> None:
-    """Run a step of a second clip again."""
-    for _ in range(2):
-        graphs.begin_clip()
-        graphs.run(key, step)
-
-
-def test_recordings_of_a_recorder_share_a_stream_of_their_own_and_no_garbage_is_collected_in_them(monkeypatch):
-    cuda, collecting = Cuda(monkeypatch), []
-    first, second = CudaGraphs(), CudaGraphs()
-    for graphs, key in ((first, 1), (second, 1), (first, 2)):
-        recorded(graphs, key, lambda: collecting.append(gc.isenabled() and not torch.is_inference_mode_enabled()))
-    assert cuda.recorded_on == ["stream 1", "stream 2", "stream 1"] and cuda.replays == 3
-    assert collecting == [True, False] * 3 and gc.isenabled()
-    assert cuda.current == "caller's"
-
-
-def test_after_a_recording_that_failed_the_stream_is_the_callers(monkeypatch):
-    cuda, graphs = Cuda(monkeypatch, works=False), CudaGraphs()
-    streams = []
-    with pytest.warns(FallbackWarning, match="not permitted"):
-        recorded(graphs, "key", lambda: streams.append(cuda.current))
-    assert streams == ["caller's", "stream 1", "caller's"] and gc.isenabled()
-
-
-def test_the_first_run_of_a_thread_is_not_recorded(monkeypatch):
-    cuda, graphs, done = Cuda(monkeypatch), CudaGraphs(), []
-    for _ in range(2):
-        graphs.begin_clip()
-    graphs.run("key", lambda: done.append(1))
-    thread = threading.Thread(target=graphs.run, args=("key", lambda: done.append(1)))
-    thread.start()
-    thread.join()
-    assert len(done) == 2 and not cuda.recorded_on
-    graphs.run("key", lambda: done.append(1))
-    assert cuda.recorded_on and cuda.replays == 1
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("count", [1, 9])
 @pytest.mark.parametrize("stop", [False, True])
@@ -442,3 +334,28 @@ def test_replayed_graphs_give_the_gazes_of_the_usual_engine(count, stop):
         all_same(run(decoder, video.cuda(), threshold=threshold), gazes)
     (station,) = engine._idle
     assert station.recorder.reason is None and station.recorder._graphs
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("key_value_heads", [2, 4])  # attention by different kernels
+@pytest.mark.parametrize("stop", [False, True])
+def test_replayed_graphs_do_exactly_what_was_recorded(dtype, key_value_heads, stop, monkeypatch):
+    """Sums are added up in the same order, so nothing is left to chance; also of weights that have changed since."""
+    model = small_model(key_value_heads=key_value_heads)
+    threshold = median_loss(model, clips(9)) if stop else None
+    model.to("cuda", dtype)
+    got = []
+    for recorder in (StepByStep, CudaGraphs):
+        engine = StaticEngine(model.gaze_decoder, positions="true", visual_tokens=TOKENS)
+        decoder, own = ClipDecoder(model, engine=engine), copy.deepcopy(model.state_dict())
+        monkeypatch.setattr(static_engine, "recorder_for", lambda device, recorder=recorder: recorder())
+        videos = [clips(count, seed=seed).to("cuda", dtype) for seed in range(1, 5) for count in (9, 3)]
+        got.append([run(decoder, video, threshold=threshold) for video in videos])
+        assert all(np.isfinite(f.probability_S).all() for clip in got[-1][0] for f in clip)
+        train(model)
+        got[-1] += [run(decoder, video, threshold=threshold) for video in videos[:2]]
+        model.load_state_dict(own)
+    for once, again in zip(*got, strict=True):
+        all_same(once, again)
+    assert all(station.recorder.reason is None and station.recorder._graphs for station in engine._idle)

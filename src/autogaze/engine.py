@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autogaze.attention import Feed, RowByRow, Spans, Together
+from autogaze.attention import Feed, RowByRow, Spans, Together, any_length
 from autogaze.choosing import Floats, FrameGaze, FrameSlots, Group, Sampler, choose
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.modeling_autogaze import DecoderLayer, GazeDecoder
@@ -128,6 +128,7 @@ class Engine:
         )
 
     @torch.inference_mode()
+    @any_length()
     def decode_frame(
         self,
         state: DecoderState,

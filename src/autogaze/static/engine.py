@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autogaze.attention import any_length
 from autogaze.choosing import Floats, FrameGaze, Sampler
 from autogaze.engine import DecoderState, Engine
 from autogaze.models.autogaze.configuration_autogaze import Positions
@@ -109,6 +110,7 @@ class StaticEngine(Engine):
         )
 
     @torch.inference_mode()
+    @any_length()
     def decode_frame(
         self,
         state: DecoderState,

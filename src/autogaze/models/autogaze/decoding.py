@@ -5,8 +5,8 @@ Shape letters: B clips, T frames, S side of the frames the encoder reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autogaze.attention import any_length
 from autogaze.choosing import FrameGaze, Sampler
 from autogaze.engine import DecoderState, Engine
 from autogaze.gaze import Gaze
@@ -81,14 +80,13 @@ class ClipDecoder:
         """
         visual_BTPC, state.conv = self._encode(video_BTCSS, state.conv)
         frames = []
-        with any_length():
-            for t, most in enumerate(max_gazes_T):
-                frames.append(
-                    self.engine.decode_frame(
-                        state.decoder, visual_BTPC[:, t], max_gazes=most, threshold=threshold, sampler=sampler
-                    )
+        for t, most in enumerate(max_gazes_T):
+            frames.append(
+                self.engine.decode_frame(
+                    state.decoder, visual_BTPC[:, t], max_gazes=most, threshold=threshold, sampler=sampler
                 )
-                state.frames += 1
+            )
+            state.frames += 1
         return [list(clip) for clip in zip(*frames, strict=True)]
 
     def _encode(self, video_BTCSS: Tensor, past: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -111,15 +109,20 @@ class ClipDecoder:
         return visual_BTPC, last
 
 
-def exact_convolutions(like: Tensor) -> AbstractContextManager[None]:
+@contextmanager
+def exact_convolutions(like: Tensor) -> Iterator[None]:
     """Convolutions of fp32 tensors in fp32: on NVIDIA devices torch rounds them to TF32 unless told not to."""
     if like.device.type != "cuda" or like.dtype != torch.float32:
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    flags: AbstractContextManager[None] = cudnn.flags(
-        enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    )
-    return flags
+        yield
+        return
+    # Not by ``cudnn.flags``, which fails where somebody has set precisions one by one.
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    usual = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = usual
 
 
 def as_tensor(array: NDArray[Any] | Tensor) -> Tensor:
