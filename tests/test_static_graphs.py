@@ -87,6 +87,17 @@ def test_after_a_recording_that_failed_the_stream_is_the_callers(monkeypatch):
     assert streams == ["caller's", "stream 1", "caller's"] and gc.isenabled()
 
 
+def test_after_a_recording_that_failed_nothing_is_replayed(monkeypatch):
+    cuda, graphs, done = Cuda(monkeypatch), CudaGraphs(), []
+    recorded(graphs, "key", lambda: done.append(1))
+    assert cuda.replays == 1
+    cuda.works = False
+    with pytest.warns(FallbackWarning):
+        recorded(graphs, "other", lambda: done.append(2))
+    graphs.run("key", lambda: done.append(3))
+    assert cuda.replays == 1 and done[-1] == 3
+
+
 def test_the_first_run_of_a_thread_is_not_recorded(monkeypatch):
     cuda, graphs, done = Cuda(monkeypatch), CudaGraphs(), []
     for _ in range(2):

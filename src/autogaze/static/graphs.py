@@ -88,6 +88,7 @@ class CudaGraphs:
                 step()
         except RuntimeError as error:
             self.reason = str(error).strip().split("\n")[0]
+            self._graphs.clear()  # with the one that failed, torch may give back scratch memory of all on its stream
             warnings.warn(FallbackWarning(f"gazing without CUDA graphs, slower: {self.reason}"), stacklevel=2)
             return None
         self._graphs[key] = graph
