@@ -275,6 +275,24 @@ def test_desks_that_the_decoder_cannot_use_any_more_are_given_back():
     assert not decoder.engine._idle
 
 
+def test_desks_that_wait_make_room_for_one_that_is_needed(monkeypatch):
+    model = small_model()
+    decoder = static_decoder(model)
+    for count in (2, 3):
+        run(decoder, clips(count))
+    make, idle = Desk.make, decoder.engine._idle
+
+    def make_where_room_is(*args, **options):
+        if idle:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(*args, **options)
+
+    assert len(idle) == 2
+    monkeypatch.setattr(Desk, "make", make_where_room_is)
+    all_same(run(decoder, clips(4)), decode(model, clips(4)))
+    assert [station.desk.clips for station in idle] == [4]
+
+
 def test_a_stream_that_never_ends_changes_its_desk_ever_more_seldom():
     model = small_model()
     decoder = static_decoder(model)

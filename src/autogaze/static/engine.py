@@ -141,13 +141,7 @@ class StaticEngine(Engine):
         capacity = _rounded(capacity)
         station = self._free_station(clips, capacity)
         if station is None:
-            desk = Desk.make(
-                self.decoder,
-                clips=clips,
-                capacity=capacity,
-                visual_tokens=self.visual_tokens,
-                reference=self.positions == "reference",
-            )
+            desk = self._new_desk(clips, capacity)
             device = desk.orders.device
             inbox = torch.zeros(desk.orders.shape, dtype=torch.int64, pin_memory=device.type == "cuda")
             station = Station(desk, recorder_for(device), inbox)
@@ -158,6 +152,21 @@ class StaticEngine(Engine):
         lease = _Lease(station)
         weakref.finalize(lease, self._idle.append, station).atexit = False
         return lease
+
+    def _new_desk(self, clips: int, capacity: int) -> Desk:
+        make = partial(
+            Desk.make,
+            self.decoder,
+            clips=clips,
+            capacity=capacity,
+            visual_tokens=self.visual_tokens,
+            reference=self.positions == "reference",
+        )
+        try:
+            return make()
+        except torch.OutOfMemoryError:
+            self._idle.clear()  # what waits for clips that may never come
+        return make()  # not while the error holds what was made until then
 
     def _free_station(self, clips: int, capacity: int) -> Station | None:
         """An idle station for as many clips and tokens, with today's weights; None: there is none."""
