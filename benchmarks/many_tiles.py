@@ -1,13 +1,15 @@
 """Time and memory of a gaze model as tiles grow many, and what batches are worth; writes ``many_tiles.json``.
 
-    python benchmarks/many_tiles.py VIDEO [--model bundled] [--tiles 100 1000 10000] [--frames 16] [--threads 2]
+    python benchmarks/many_tiles.py VIDEO [--model bundled] [--tiles 100 1000 10000] [--frames 16] [--ratio 0.05]
+        [--threads 2]
 
 ``growth``: clips of VIDEO at its own size, cut into tiles, one after the other until so many tiles are done. The time a
 tile takes is the median over the clips since the mark before; the processor's time is there too, since it tells less of
-what else the machine does. ``grown`` compares the last mark with the first. ``batches``: one clip with ``tile_batch``
-tiles at once, in turn. ``occupancy`` is the mean share of a batch's tiles that a pass of the decoder is for; the others
-have ended their frame and wait for the slowest. Only what a fuller pass does faster could be won by filling batches
-from a queue.
+what else the machine does. Clips of one frame with few patches (``--frames 1 --ratio 0.02``) get through 10,000 tiles
+in less than ten minutes on two cores. ``grown`` compares the last mark with the first. ``batches``: one clip with
+``tile_batch`` tiles at once, in turn. ``occupancy`` is the mean share of a batch's tiles that a pass of the decoder is
+for; the others have ended their frame and wait for the slowest. Only what a fuller pass does faster could be won by
+filling batches from a queue.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autogaze.engine import DecoderState, Engine
 from autogaze.frames import Frames
 from autogaze.grid import FrameLayout
 from autogaze.loading import load_selector
 from autogaze.models.autogaze.selector import AutoGazeSelector
+from autogaze.selectors.base import Budget
 
 CLIPS_READ = 4
 
@@ -58,6 +62,7 @@ def read_clips(path: Path, frames: int) -> list[Frames]:
 
 
 def gaze(selector: AutoGazeSelector, clip: Frames) -> tuple[Time, NDArray[np.int64]]:
+    """What gazing at a clip takes, with the selector's own budget, and the gazes."""
     layout = FrameLayout.tiled(selector.grid, height_px=clip.height_px, width_px=clip.width_px)
     wall, cpu = time.perf_counter(), time.process_time()
     found = selector.open(layout, selector.default_budget).step(clip)
@@ -100,20 +105,20 @@ def growth(selector: AutoGazeSelector, clips: list[Frames], tiles_of_clip: int, 
 
 
 @contextmanager
-def counted_passes(selector: AutoGazeSelector) -> Iterator[list[int]]:
+def counted_passes() -> Iterator[list[int]]:
     """The tiles each pass of the decoder is for."""
-    decoder, tiles = selector.model.gazing_model.gaze_decoder, []
-    read_out = decoder.read_out
+    tiles: list[int] = []
+    read_out = Engine._read_out
 
-    def counting(hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def counting(engine: Engine, state: DecoderState, hidden: Tensor) -> Any:
         tiles.append(len(hidden))
-        return read_out(hidden)
+        return read_out(engine, state, hidden)
 
-    decoder.read_out = counting  # type: ignore[method-assign]
+    Engine._read_out = counting  # type: ignore[method-assign]
     try:
         yield tiles
     finally:
-        del decoder.read_out
+        Engine._read_out = read_out  # type: ignore[method-assign]
 
 
 def batches(selector: AutoGazeSelector, clip: Frames, tiles: int, sizes: list[int], repeats: int) -> dict[str, Any]:
@@ -121,7 +126,7 @@ def batches(selector: AutoGazeSelector, clip: Frames, tiles: int, sizes: list[in
     times: dict[int, list[Time]] = {size: [] for size in sizes}
     for size in sizes:  # warm-up
         some = AutoGazeSelector(selector.model, tile_batch=size, budget=selector.default_budget)
-        with counted_passes(some) as passes:
+        with counted_passes() as passes:
             _, chosen[size] = gaze(some, clip)
         rows[size] = {"tile_batch": size, "passes": len(passes), "tiles_a_pass": float(np.mean(passes))}
     for _ in range(repeats):
@@ -145,6 +150,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--ratio", type=float, help="share of the patches a frame may use; else the model's budget")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -153,6 +159,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     selector = load_selector(options.model, device=options.device)
     assert isinstance(selector, AutoGazeSelector), f"{options.model} is no gaze model"
+    if options.ratio is not None:
+        selector = AutoGazeSelector(selector.model, tile_batch=selector.tile_batch, budget=Budget(ratio=options.ratio))
     clips = read_clips(options.video, options.frames)
     layout = FrameLayout.tiled(selector.grid, height_px=clips[0].height_px, width_px=clips[0].width_px)
     result = {
@@ -168,6 +176,7 @@ def main() -> None:
         "model": options.model,
         "tiles_of_a_clip": layout.num_tiles,
         "frames_of_a_clip": options.frames,
+        "ratio": options.ratio,
         "tile_batch": selector.tile_batch,
         # First, so that no larger batch has set the peak of memory.
         "growth": growth(selector, clips, layout.num_tiles, options.tiles),
