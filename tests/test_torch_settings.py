@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autogaze.engine import Engine
 from autogaze.models.autogaze.decoding import ClipDecoder, exact_convolutions
 from autogaze.static.engine import StaticEngine
+from autogaze.vision_encoders.attending import attend_with
+from autogaze.vision_encoders.windows import ATTENTIONS, Windows
 from small_models import clips, small_model
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_lengths_are_not_asked_of_a_library_that_compiles_each(static, monkeypatch):
-    asked = torch.backends.cuda.cudnn_sdp_enabled()
-    allowed = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether cuDNN could be asked, at every attention."""
+    real, allowed = F.scaled_dot_product_attention, []
 
     def attend(*args, **kwargs):
         allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
         return real(*args, **kwargs)
 
-    real = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    return allowed
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_lengths_are_not_asked_of_a_library_that_compiles_each(static, asked):
+    usual = torch.backends.cuda.cudnn_sdp_enabled()
     model, video = small_model(), clips(2)
     options = {"positions": "true"} | ({"visual_tokens": 16, "static": True} if static else {"together": True})
     decoder = ClipDecoder(model, engine=(StaticEngine if static else Engine)(model.gaze_decoder, **options))
@@ -31,8 +39,15 @@ def test_lengths_are_not_asked_of_a_library_that_compiles_each(static, monkeypat
     count = [5] * video.shape[1]
     index = torch.tensor([[i for frame in clip for i in frame.index_S[:5]] for clip in frames])
     model(video, index, torch.ones_like(index, dtype=torch.bool), count)
-    assert allowed and not any(allowed)
-    assert torch.backends.cuda.cudnn_sdp_enabled() == asked
+    assert asked and not any(asked)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == usual
+
+
+def test_nor_are_lengths_of_windows(asked):
+    windows = Windows.of([[3, 2], [4]], attention=ATTENTIONS[0])
+    q, k, v = torch.randn(3, 9, 2, 8).unbind()
+    attend_with(windows, backend="sdpa", device=q.device, dtype=q.dtype)(q, k, v, scale=1.0, dropout=0.0)
+    assert asked and not any(asked)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "ieee"])

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
+from autogaze.attention import any_length
 from autogaze.vision_encoders.windows import Span, Windows
 
 Backend: TypeAlias = Literal["sdpa", "varlen", "flex"]
@@ -146,7 +147,8 @@ class _SpanGroup:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         triangle = self._causal and Q == K
         mask = causal_lower_right(Q, K) if self._causal and not triangle and Q > 1 else None
-        out_SHQD = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=triangle, scale=scale)
+        with any_length():
+            out_SHQD = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=triangle, scale=scale)
         return out_SHQD.transpose(1, 2).flatten(0, 1)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autogaze.attention import any_length
 from autogaze.tasks.video_mae_reconstruction.block_causal import Attend, FrameTokens, attend_branches
 from autogaze.tasks.video_mae_reconstruction.video_mae import VideoMAE, VideoMAEOutput
 
@@ -210,12 +211,13 @@ class _Past:
         k_BLHD[:, self.length : end], v_BLHD[:, self.length : end] = k_BnHD, v_BnHD
         if not k_BnHD.shape[1]:
             return q_BnHD
-        out_BHnD = F.scaled_dot_product_attention(
-            q_BnHD.transpose(1, 2),
-            k_BLHD[:, :end].transpose(1, 2),
-            v_BLHD[:, :end].transpose(1, 2),
-            None if self._used_BL is None else self._used_BL[:, None, None],
-        )
+        with any_length():
+            out_BHnD = F.scaled_dot_product_attention(
+                q_BnHD.transpose(1, 2),
+                k_BLHD[:, :end].transpose(1, 2),
+                v_BLHD[:, :end].transpose(1, 2),
+                None if self._used_BL is None else self._used_BL[:, None, None],
+            )
         return out_BHnD.transpose(1, 2)
 
     def _branch(
