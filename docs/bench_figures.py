@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autogaze.benching.rows import three_digits
+from autogaze.benching.table import limit
 
 STAGES = ("decode", "preprocess", "gaze", "write")
 
@@ -14,15 +15,16 @@ def costs(data: dict[str, Any]) -> str:
     frames = min(16, data["video"]["frames"])
     length = f"{frames} {'frame' if frames == 1 else 'frames'}"
     lines = [
-        f"| selector | kept | {length} | a tile | frames a second | {' | '.join(STAGES)} | memory |",
-        "|:--|--:|--:|--:|--:|" + "--:|" * (len(STAGES) + 1),
+        f"| selector | limit | kept | {length} | a tile | frames a second | {' | '.join(STAGES)} | memory |",
+        "|:--|--:|--:|--:|--:|--:|" + "--:|" * (len(STAGES) + 1),
     ]
     for row in data["rows"]:
         said, memory = row["summary"], row["summary"]["memory_over_base_mb"]
         clip = said["clip_ms"]
         name = f"{row['settings']['model']}`, naive loop" if row["naive"] else f"{row['name']}`"
         lines.append(
-            f"| `{name} | {said['kept_share']:.1%} "
+            f"| `{name} | {limit(threshold=row['settings']['threshold'], ratio=row['settings']['ratio'])} "
+            f"| {said['kept_share']:.1%} "
             f"| {_ms(clip['median'])} ({three_digits(clip['quartile_low'])}–{three_digits(clip['quartile_high'])}) "
             f"| {_ms(said['tile_clip_ms'])} | {three_digits(said['fps']['median'])} "
             f"| {' | '.join(_share(said['stage_shares'][stage]) for stage in STAGES)} "
@@ -47,6 +49,74 @@ def watching(data: dict[str, Any]) -> str:
             f"frames a second for {stream['seconds']:.0f} s, with `--resize`, on {machine['threads']} threads of "
             f"{machine['processor']} (torch {data['versions']['torch']}); medians of {data['repeats']} runs of "
             "`benchmarks/watch_latency.py`.",
+        ]
+    )
+
+
+def cascade(data: dict[str, Any]) -> str:
+    """What opening fewer tiles saves a gaze model on large frames, and what it loses."""
+    lines = ["| video | change | tiles open | time | kept | mean error |", "|:--|--:|--:|--:|--:|--:|"]
+    for video in data["videos"]:
+        rows = [row for row in video["rows"] if row["model"] == "bundled"]
+        width_px, height_px = video["size_px"]
+        for row in rows:
+            if 0 < row["change"] < 1e-6:  # every tile open, each by itself
+                continue
+            seconds, all_seconds = row["seconds"]["median"], rows[0]["seconds"]["median"]
+            name = "" if row["change"] else f"{video['video'].rpartition('_')[0]}, {width_px}×{height_px}"
+            time = f"{seconds:.1f} s ({seconds / all_seconds:.0%})"
+            lines.append(
+                f"| {name} | {row['change']:g} | {row['opened_share']:.0%} | {time} "
+                f"| {row['kept']:.1%} | {row['loss']:.4f} |"
+            )
+    machine, frames = data["machine"], data["videos"][0]["frames"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The bundled model at its default threshold; {frames} frames, every {data['stride']}th of the video, on "
+            f"{machine['threads']} threads (torch {data['versions']['torch']}), from `benchmarks/cascade.py`.",
+        ]
+    )
+
+
+def many_tiles(data: dict[str, Any]) -> str:
+    """One sentence: a tile costs as much among many as among few."""
+    rows = data["growth"]["rows"]
+    times = [f"{row['seconds_per_tile_ms']['median']:.0f} ms among {row['tiles']:,}" for row in rows]
+    frames = data["frames_of_a_clip"]
+    memory = f"{rows[0]['peak_memory_mb']:.0f} MB, then {rows[-1]['peak_memory_mb']:.0f} MB"
+    return (
+        f"Of {data['video']} a tile of {frames} {'frame' if frames == 1 else 'frames'} took the {data['model']} model "
+        f"{', '.join(times)}, and memory peaked at {memory} ({data['machine']['threads']} threads, "
+        "`benchmarks/many_tiles.py`)."
+    )
+
+
+def half_precision(data: dict[str, Any]) -> str:
+    """What becomes of decisions in half precision."""
+    lines = [
+        "| limit | precision | same patches, same order | same patches | in both, of those in either | kept "
+        "| mean error | time |",
+        "|:--|:--|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in data["rows"]:
+        alike = " | ".join(f"{row[name]:.1%}" for name in ("same", "same_set", "overlap"))
+        lines.append(
+            f"| {row['limit']} | {row['precision']} | {alike} | {row['kept']:.1%} | {row['loss']:.4f} "
+            f"| {row['clip_ms']:.0f} ms |"
+        )
+    machine = data["machine"]
+    where = (
+        f"{machine['threads']} threads of {machine['processor']}" if machine["device"] == "cpu" else machine["device"]
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Share of the frames of {data['clips']} validation clips whose decisions are those of fp32; the "
+            f"{data['model']} model on {where} (torch {data['versions']['torch']}), from "
+            "`benchmarks/half_precision.py`.",
         ]
     )
 

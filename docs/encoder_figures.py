@@ -17,7 +17,7 @@ def short(data: dict[str, Any]) -> str:
         if _is_base(row) and row["scales"] == 1:
             lines.append(
                 f"| {row['share']:.0%} | {_ms(row['dense_ms'])} | {_ms(row['sparse_ms'])} | {_ms(row['select_ms'])} "
-                f"| {row['faster_with_selector']:.1f}× faster "
+                f"| {_times(row['faster_with_selector'])} "
                 f"| {row['dense_memory_mb']:.0f} → {row['memory_mb']:.0f} MB |"
             )
     return "\n".join([*lines, "", _crossover(data)])
@@ -74,3 +74,7 @@ def _crossover(data: dict[str, Any]) -> str:
 
 def _ms(value: float) -> str:
     return f"{value / 1e3:.2f} s" if value >= 1e3 else f"{value:.0f} ms"
+
+
+def _times(faster: float) -> str:
+    return f"{faster:.1f}× faster" if faster >= 1.05 else f"{faster:.2f}×"

@@ -19,6 +19,10 @@ class CheckpointError(AutoGazeError):
     """A checkpoint is missing, incomplete, or does not fit the model."""
 
 
+class OptionError(AutoGazeError, ValueError):
+    """An option is not legal, or not for this model or together with another."""
+
+
 class BudgetError(AutoGazeError, ValueError):
     """A ratio, threshold or other limit is not legal, or not one this selector can keep."""
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
-from autogaze.errors import AutoGazeError, CheckpointError
+from autogaze.errors import AutoGazeError, CheckpointError, OptionError
 from autogaze.selectors import SELECTORS, check_still, make_selector
 from autogaze.selectors.base import Selector
 from autogaze.summary import fingerprint
@@ -56,18 +56,18 @@ def load_selector(
         CheckpointError: nothing is called that, or the checkpoint is missing, damaged or does not fit.
         AutoGazeError: there is no such device.
         TypeError: ``model`` is none of these things.
-        ValueError: there is no such motion or precision, or not for this model.
+        OptionError: there is no such motion or precision, or not for this model.
     """
     if precision not in get_args(Precision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+        raise OptionError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
     if not isinstance(model, (str, os.PathLike)):
         if precision != "fp32":
-            raise ValueError(
+            raise OptionError(
                 f"a model that is an object is as precise as it was made, got also precision={precision!r}; leave it "
                 f"out and give AutoGaze.from_pretrained(…, dtype=…)"
             )
         if motion != "none":
-            raise ValueError(
+            raise OptionError(
                 f"a model that is an object moves as it was made, got also motion={motion!r}; leave it out and give "
                 f"Replenish(motion={motion!r})"
             )
@@ -77,7 +77,7 @@ def load_selector(
         check_device(device)
     if model in SELECTORS:
         if precision != "fp32":
-            raise ValueError(f"{model} has no network that precision={precision!r} could be of; leave it out")
+            raise OptionError(f"{model} has no network that precision={precision!r} could be of; leave it out")
         return make_selector(model, device=device, motion=motion)
     source = checkpoint_path(model)
     if source is None and not _HUB_ID.fullmatch(model):

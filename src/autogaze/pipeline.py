@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from autogaze.ahead import Ahead
-from autogaze.errors import VideoError
+from autogaze.errors import OptionError, VideoError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout
@@ -118,12 +118,12 @@ def make_recipe(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling, the mode, the cascade, the motion or the precision is not legal.
+        OptionError: the sampling, the mode, the cascade, the motion or the precision is not legal.
     """
     if mode not in ("tiles", "resize"):
-        raise ValueError(f'mode must be "tiles" or "resize", got {mode!r}')
+        raise OptionError(f'mode must be "tiles" or "resize", got {mode!r}')
     if cascade is not None and mode == "resize":
-        raise ValueError('a cascade opens tiles, and mode="resize" has one; leave one of the two out')
+        raise OptionError('a cascade opens tiles, and mode="resize" has one; leave one of the two out')
     sampling = _sampling(stride=stride, fps=fps, frames=frames)
     budget = Budget(ratio=as_limit(ratio), threshold=threshold, psnr_db=psnr_db, per=per)
     selector = load_selector(model, device=device, motion=motion, precision=precision)
@@ -319,7 +319,7 @@ def gaze(
         VideoError: the source cannot be opened, or nothing in it can be decoded.
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the sampling, the mode, the cascade, the motion or the precision is not legal.
+        OptionError: the sampling, the mode, the cascade, the motion or the precision is not legal.
     """
     windows = iter_gaze(
         source,
@@ -363,12 +363,12 @@ def stream(
     Raises:
         BudgetError: a limit is not legal, or not one that the selector can keep.
         CheckpointError: there is no such model, or it cannot be loaded.
-        ValueError: the size, the mode, the cascade, the motion or the precision is not legal, or the selector reads
+        OptionError: the size, the mode, the cascade, the motion or the precision is not legal, or the selector reads
             motion vectors, which bare frames lack.
     """
     for name, side_px in (("height_px", height_px), ("width_px", width_px)):
         if isinstance(side_px, bool) or not isinstance(side_px, int | np.integer) or side_px < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {side_px!r}")
+            raise OptionError(f"{name} must be a whole number of at least 1, got {side_px!r}")
     recipe = make_recipe(
         model=model,
         ratio=ratio,
@@ -391,7 +391,7 @@ def open_session(recipe: Recipe, *, height_px: int, width_px: int) -> GazeSessio
         ValueError: the selector reads motion vectors, which bare frames lack.
     """
     if recipe.selector.needs_motion_vectors:
-        raise ValueError(
+        raise OptionError(
             f"{recipe.selector.name} reads motion vectors, which a stream of bare frames does not have; "
             "use flow or difference, or gaze at the video file"
         )
@@ -403,8 +403,8 @@ def _sampling(*, stride: int | None, fps: float | None, frames: int | None) -> S
     """The sampling, whose errors call its options what :func:`gaze` calls them."""
     try:
         return Sampling(stride=stride, fps=fps, count=frames)
-    except ValueError as error:
-        raise ValueError(re.sub(r"\bcount\b", "frames", str(error))) from None
+    except OptionError as error:
+        raise OptionError(re.sub(r"\bcount\b", "frames", str(error))) from None
 
 
 def on_accelerator(selector: Selector) -> bool:

@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from autogaze.errors import OptionError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -29,16 +31,16 @@ class Sampling:
     def __post_init__(self) -> None:
         given = [name for name in ("stride", "fps", "count") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"give one of stride, fps and count, or none for every frame; got {' and '.join(given)}")
+            raise OptionError(f"give one of stride, fps and count, or none for every frame; got {' and '.join(given)}")
         for name in ("stride", "count"):
             value = getattr(self, name)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+                raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
             object.__setattr__(self, name, int(value))
         if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps < math.inf):
-            raise ValueError(f"fps must be a finite number above 0 (frames a second), got {self.fps!r}")
+            raise OptionError(f"fps must be a finite number above 0 (frames a second), got {self.fps!r}")
         if self.fps is not None:
             object.__setattr__(self, "fps", float(self.fps))
 
@@ -105,7 +107,7 @@ def pick(
         return _at_rate(frames, sampling.fps, tolerance_seconds + 1e-6)
     if sampling.count is not None:
         if num_frames is None:
-            raise ValueError("count needs the number of frames of the video; use stride or fps")
+            raise OptionError("count needs the number of frames of the video; use stride or fps")
         return _numbered(frames, even_numbers(num_frames, sampling.count))
     stride = sampling.stride or 1
     return (frame for frame in frames if frame.number % stride == 0)

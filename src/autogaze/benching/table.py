@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 from rich.text import Text
 
@@ -31,17 +33,26 @@ def time_table(report: BenchReport) -> Table:
 
 
 def stage_table(report: BenchReport) -> Table:
-    """Where the time goes, and memory, a line for each selector; likewise."""
-    table = _table("a tile", *STAGES, "memory")
+    """Within which limit, where the time goes, and memory, a line for each selector; likewise."""
+    table = _table("limit", "a tile", *STAGES, "memory")
     for row in report.rows:
         shares = row.stage_shares()
         table.add_row(
             Text(row.name),
+            limit(threshold=row.settings.threshold, ratio=row.settings.ratio),
             f"{three_digits(row.tile_clip_ms)} ms",
             *(f"{shares[stage]:.0%}" if shares[stage] else NONE for stage in STAGES),
             NONE if row.memory is None else f"+{row.memory.over_base_mb:.0f} MB",
         )
     return table
+
+
+def limit(*, threshold: float | None, ratio: float | Sequence[float] | None) -> str:
+    """Where frames end, in a word: at a loss or, without one, at a share of the patches (the most of several)."""
+    if threshold is not None:
+        return f"≤ {threshold:.3g}"
+    shares = ratio if isinstance(ratio, Sequence) else [1.0 if ratio is None else ratio]
+    return percent(max(shares))
 
 
 def comparisons(report: BenchReport) -> list[str]:

@@ -36,7 +36,8 @@ class ChoosingOptions:
     """What chooses, and within which limits."""
 
     model: str = "replenish"
-    """A selector without weights (info tells about each), a checkpoint folder or .safetensors file, or a hub id."""
+    """replenish, bundled (a gaze model), difference, flow, motion-vectors, detail, uniform, random (info tells about
+    each); or a checkpoint folder or .safetensors file, or a hub id."""
     ratio: Annotated[str | None, argument("SHARE[,SHARE...]")] = None
     """Most patches of a frame to keep, above 0 and at most 1; one for each frame of a clip of 16 if several."""
     threshold: Annotated[float | None, argument("LOSS")] = None
@@ -56,7 +57,7 @@ class ChoosingOptions:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of a gaze model; bf16 and fp16 are faster on some devices, and choose some other patches."""
     device: Annotated[str | None, argument("DEVICE")] = None
-    """Where a learned model runs: cpu, cuda, cuda:1, mps."""
+    """Where a gaze model or replenish runs: cpu, cuda, cuda:1; a gaze model also on mps. Without it the cpu."""
 
     def choosing(self) -> StreamOptions:
         """The same for the functions of the package.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autogaze.errors import OptionError
+
 if TYPE_CHECKING:
     from autogaze.selectors.base import Selector
     from autogaze.selectors.replenish import Motion
@@ -62,7 +64,7 @@ def make_selector(name: str, *, device: str | None = None, motion: Motion = "non
         from autogaze.selectors.detail import Detail
 
         return Detail()
-    raise ValueError(f"there is no selector {name!r}; choose from {', '.join(SELECTORS)}")
+    raise OptionError(f"there is no selector {name!r}; choose from {', '.join(SELECTORS)}")
 
 
 def check_still(model: str, *, motion: Motion) -> None:
@@ -72,6 +74,6 @@ def check_still(model: str, *, motion: Motion) -> None:
         ValueError: the motion is not ``"none"``.
     """
     if motion != "none":
-        raise ValueError(
+        raise OptionError(
             f"motion={motion!r} moves the canvas of replenish, and {model} has none; leave motion out, or use replenish"
         )

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 
-from autogaze.errors import AutoGazeWarning
+from autogaze.errors import AutoGazeWarning, OptionError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
@@ -54,12 +54,12 @@ class Cascade:
         """
         self.change = _checked(change)
         if inner.needs_motion_vectors and change:
-            raise ValueError(
+            raise OptionError(
                 f"{inner.name} reads motion vectors, which are of whole frames and not of tiles; "
                 "use it without a cascade, or use flow or difference"
             )
         if isinstance(inner, Replenish) and inner.motion != "none" and change:
-            raise ValueError(
+            raise OptionError(
                 f"motion={inner.motion!r} moves the canvas of whole frames, and a cascade opens tiles one by one; "
                 "leave one of the two out"
             )
@@ -182,7 +182,7 @@ def _checked(change: object) -> float:
         ValueError: it is not a number in [0, 1).
     """
     if isinstance(change, bool) or not isinstance(change, Real) or not 0 <= float(change) < 1:  # NaN is not ≥ 0
-        raise ValueError(
+        raise OptionError(
             f"the change that opens a tile must be at least 0 and below 1, got {change!r}; 0 opens every tile, "
             "0.1 those where a colour changed by a tenth"
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from autogaze.errors import BudgetError
+from autogaze.errors import BudgetError, OptionError
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
 from autogaze.grid import FrameLayout, PatchGrid
@@ -66,7 +66,7 @@ class Replenish:
         self.grid: PatchGrid = grid or PatchGrid()
         self.device = device
         if motion not in ("none", "global"):
-            raise ValueError(f'motion must be "none" or "global", got {motion!r}')
+            raise OptionError(f'motion must be "none" or "global", got {motion!r}')
         self.motion = motion
         Cells(self.grid)  # refuses a grid that cannot be cut into whole pixels
 
