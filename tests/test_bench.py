@@ -28,7 +28,7 @@ from autogaze.benching.plot import milliseconds, write_plot
 from autogaze.benching.report import BenchFileError, BenchReport
 from autogaze.benching.rows import STAGES, Memory, Row, Spread
 from autogaze.benching.stages import go_through
-from autogaze.benching.table import comparisons, stage_table, time_table
+from autogaze.benching.table import comparisons, limit, stage_table, time_table
 from autogaze.cli import main
 from autogaze.errors import AutoGazeError, BudgetError, CheckpointError, VideoError
 from autogaze.frames import Frames
@@ -382,7 +382,9 @@ class TestFiles:
             f"| `{SMALL}`",
             f"| `{SMALL}`, naive loop",
         ]
-        assert {line.count("|") for line in lines[:5]} == {11}
+        assert {line.count("|") for line in lines[:5]} == {12}
+        limits = [limit(threshold=row.settings.threshold, ratio=row.settings.ratio) for row in report.rows[:3]]
+        assert [line.split(" | ")[1] for line in lines[2:5]] == limits
         assert lines[-1].startswith("`moving.mp4` of 104×72 px, 32 frames, on 1 thread of ")
 
     def test_equal_benchmarks_give_equal_pictures(self, report: BenchReport, tmp_path: Path) -> None:
@@ -391,6 +393,14 @@ class TestFiles:
         assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
         picture = np.asarray(Image.open(tmp_path / "one.png").convert("RGB"))
         assert {(0x00, 0x72, 0xB2), (0xA9, 0xB1, 0xBB)} <= set(map(tuple, picture.reshape(-1, 3).tolist()))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "ratio", "word"),
+    [(0.03865, 0.75, "≤ 0.0386"), (None, 0.1, "10.0%"), (None, (0.5, 0.05), "50.0%"), (None, None, "100.0%")],
+)
+def test_a_limit_in_a_word(threshold: float | None, ratio: float | tuple[float, ...] | None, word: str) -> None:
+    assert limit(threshold=threshold, ratio=ratio) == word
 
 
 def test_spread() -> None:
