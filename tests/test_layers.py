@@ -35,6 +35,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
         *("selectors.uniform_random", "selectors.cascade", "selectors", "streaming"),
     ),
+    # Decoding on a processor by compiled code
+    ("native", "native.compiler", "native.packing", "native.library", "native.engine"),
     # Decoding on an accelerator
     ("static", "static.choose", "static.desk", "static.steps", "static.graphs", "static.engine"),
     # The class people load

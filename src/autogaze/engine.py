@@ -8,8 +8,9 @@ K gazes one pass proposes, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Self
 
 import numpy as np
 import torch
@@ -72,22 +73,14 @@ class DecoderState:
         same = (cache.device, cache.dtype) == (like.device, like.dtype)
         return same and all(needed <= there for needed, there in zip(shape_BGLD, cache.shape, strict=True))
 
-    def snapshot(self) -> DecoderState:
+    def snapshot(self) -> Self:
         """The state as it is now. It shares the cache, whose written part never changes while this state goes on."""
-        return DecoderState(
-            self.weights, self.keys, self.values, list(self.length), list(self.unfed), heads_CO=self.heads_CO
-        )
+        return replace(self, length=list(self.length), unfed=list(self.unfed), scratch=Scratch())
 
-    def fork(self) -> DecoderState:
+    def fork(self) -> Self:
         """A state that goes on by itself from here: the cache is copied."""
-        return DecoderState(
-            self.weights,
-            [keys.clone() for keys in self.keys],
-            [values.clone() for values in self.values],
-            list(self.length),
-            list(self.unfed),
-            heads_CO=self.heads_CO,
-        )
+        keys, values = ([cache.clone() for cache in caches] for caches in (self.keys, self.values))
+        return replace(self.snapshot(), keys=keys, values=values)
 
 
 class Engine:
@@ -106,26 +99,30 @@ class Engine:
 
         ``memory`` is a state of this engine that is not needed any more: its cache is written over, if that has room.
         """
-        attention = self.decoder.model.blocks[0].self_attn
-        weight = attention.k_proj.weight
-        shape = (clips, weight.shape[0] // attention.head_dim, capacity, attention.head_dim)
-        layers = self.decoder.model.blocks
-        together = self._all_together(weight)
-        # Zeros where places beyond a row's end are read: they weigh nothing, but nothing times NaN would be NaN.
-        new = weight.new_zeros if together else weight.new_empty
-        if memory is None or together or not memory.holds(shape, like=weight):
-            keys, values, scratch = [new(shape) for _ in layers], [new(shape) for _ in layers], Scratch()
-        else:
-            keys, values, scratch = memory.keys, memory.values, memory.scratch
+        keys, values, scratch = self._memory(clips, capacity, memory)
         return DecoderState(
-            weights=[fuse(layer) for layer in layers],
+            weights=[fuse(layer) for layer in self.decoder.model.blocks],
             keys=keys,
             values=values,
             length=[0] * clips,
             unfed=[np.empty(0, np.int64)] * clips,
-            heads_CO=None if together else fuse_heads(self.decoder),
+            heads_CO=None if self._all_together(keys[0]) else fuse_heads(self.decoder),
             scratch=scratch,
         )
+
+    def _memory(
+        self, clips: int, capacity: int, memory: DecoderState | None
+    ) -> tuple[list[Tensor], list[Tensor], Scratch]:
+        """Keys and values (B, G, L, D) per layer, L at least ``capacity``, and a scratch; ``memory``'s if they fit."""
+        attention, layers = self.decoder.model.blocks[0].self_attn, self.decoder.model.blocks
+        weight = attention.k_proj.weight
+        shape = (clips, weight.shape[0] // attention.head_dim, capacity, attention.head_dim)
+        together = self._all_together(weight)
+        if memory is not None and not together and memory.holds(shape, like=weight):
+            return memory.keys, memory.values, memory.scratch
+        # Zeros where places beyond a row's end are read: they weigh nothing, but nothing times NaN would be NaN.
+        new = weight.new_zeros if together else weight.new_empty
+        return [new(shape) for _ in layers], [new(shape) for _ in layers], Scratch()
 
     @torch.inference_mode()
     @any_length()
@@ -233,13 +230,17 @@ class Engine:
     def _feed(
         self, state: DecoderState, rows: list[int], x_NC: Tensor, new: list[int], position_N: NDArray[np.int64]
     ) -> Tensor:
-        """Append tokens to the cache; the decoder's normed output (A, C) at the last token of each row."""
+        """Append tokens to the cache; see :meth:`_through_blocks`."""
         for row, n in zip(rows, new, strict=True):
             state.length[row] += n
         self._make_room(state)
-        feed = self._way(state, Spans(rows, new, [state.length[row] for row in rows]))
-        turn_N1E = self._turns_at(position_N, x_NC.device)
-        last = torch.from_numpy(np.cumsum(new) - 1).to(x_NC.device)
+        spans = Spans(rows, new, [state.length[row] for row in rows])
+        return self._through_blocks(state, spans, x_NC, self._turns_at(position_N, x_NC.device))
+
+    def _through_blocks(self, state: DecoderState, spans: Spans, x_NC: Tensor, turn_N1E: Tensor) -> Tensor:
+        """One pass through all blocks; the decoder's normed output (A, C) at the last token of each row."""
+        feed = self._way(state, spans)
+        last = torch.from_numpy(np.cumsum(spans.new) - 1).to(x_NC.device)
         eps = self.decoder.model.norm.eps
         for keys, values, weights in zip(state.keys[:-1], state.values[:-1], state.weights[:-1], strict=True):
             D, G = keys.shape[-1], keys.shape[1]
@@ -276,7 +277,9 @@ class Engine:
     def _make_room(self, state: DecoderState) -> None:
         needed, capacity = max(state.length), state.keys[0].shape[2]
         if needed > capacity:
-            more = max(needed, 2 * capacity) - capacity
+            more = capacity  # doubled until it is enough
+            while capacity + more < needed:
+                more += capacity + more
             state.keys = [F.pad(keys, (0, 0, 0, more)) for keys in state.keys]
             state.values = [F.pad(values, (0, 0, 0, more)) for values in state.values]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from autogaze.attention import any_length
 from autogaze.choosing import Floats, FrameGaze, Sampler
-from autogaze.engine import DecoderState, Engine
+from autogaze.engine import DecoderState
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.modeling_autogaze import GazeDecoder
+from autogaze.native.engine import NativeEngine
 from autogaze.static.desk import Desk, Weights
 from autogaze.static.graphs import Recorder, recorder_for
 from autogaze.static.steps import frame_step, group_step
@@ -58,23 +59,17 @@ class StaticState(DecoderState):
 
     lease: _Lease | None = None
 
-    def snapshot(self) -> StaticState:
-        """See :meth:`DecoderState.snapshot`."""
-        return StaticState(self.weights, self.keys, self.values, list(self.length), list(self.unfed), self.lease)
-
-    def fork(self) -> StaticState:
+    def fork(self) -> Self:
         """See :meth:`DecoderState.fork`."""
-        plain = DecoderState.fork(self)
         # The desk's weights become others' once its clips are over.
-        weights = [layer.clone() for layer in plain.weights]
-        return StaticState(weights, plain.keys, plain.values, plain.length, plain.unfed)
+        return replace(DecoderState.fork(self), weights=[layer.clone() for layer in self.weights], lease=None)
 
 
-class StaticEngine(Engine):
+class StaticEngine(NativeEngine):
     """An engine whose frames are sequences of recorded steps where the decoder is on a CUDA device.
 
-    Elsewhere, and where gazes are drawn with noise of the host, it does what :class:`Engine` does. All clips must be
-    decoded on one stream.
+    Elsewhere, and where gazes are drawn with noise of the host, it does what
+    :class:`~autogaze.native.engine.NativeEngine` does. All clips must be decoded on one stream.
     """
 
     def __init__(
@@ -87,7 +82,7 @@ class StaticEngine(Engine):
         self._idle: deque[Station] = deque(maxlen=2)  # each holds memory for its clips
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_idle": deque(maxlen=self._idle.maxlen)}  # copies record for themselves
+        return super().__getstate__() | {"_idle": deque(maxlen=self._idle.maxlen)}  # copies record for themselves
 
     @torch.inference_mode()
     def start(self, clips: int, *, capacity: int, memory: DecoderState | None = None) -> DecoderState:

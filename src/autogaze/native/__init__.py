@@ -1,0 +1,1 @@
+"""The decoder in C for processors: compiled once on the machine where it runs, where that has a compiler."""

@@ -1,0 +1,155 @@
+"""The compiled decoder, as Python calls it.
+
+Shape letters: N new tokens of all rows, A rows in use, C channels, G key/value heads, D channels of a head, E = D / 2
+pairs of them, O numbers read out of a token, L places of the cache, W the width of a panel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autogaze.errors import FallbackWarning
+from autogaze.native.compiler import CompilerFailedError, NativeError, compiled
+from autogaze.native.packing import PackedDecoder
+from autogaze.tiled_attention import Scratch
+
+SWITCH = "AUTOGAZE_NATIVE"
+"""Environment variable; ``0`` leaves all decoding to torch."""
+_SOURCE = Path(__file__).with_name("decoder.c")
+_MOST_HEAD_DIM = 128  # MOST_D there
+
+
+class _Shape(ctypes.Structure):
+    """``struct shape``."""
+
+    _fields_ = (
+        ("layers", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("kv_heads", ctypes.c_int64),
+        ("head_dim", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("capacity", ctypes.c_int64),
+        ("eps", ctypes.c_double),
+    )
+
+
+class Library:
+    """The functions of the shared library."""
+
+    def __init__(self, path: Path) -> None:
+        code = ctypes.CDLL(str(path))
+        size, pointer = ctypes.c_int64, ctypes.c_void_p
+        self._feed = code.autogaze_feed
+        self._feed.restype = None
+        self._feed.argtypes = [*[pointer] * 4, size, size, *[pointer] * 4, size]
+        self._scratch = code.autogaze_scratch
+        self._scratch.restype = size
+        self._scratch.argtypes = [pointer, size, size, size]
+        code.autogaze_panel.restype = size
+        self.panel: int = code.autogaze_panel()
+        """W: outputs of a matrix, and places of the cache, that are computed at once."""
+
+    def takes(self, head_dim: int) -> bool:
+        """Whether heads of so many channels can be computed."""
+        return head_dim % self.panel == 0 and head_dim <= _MOST_HEAD_DIM
+
+    def feed(
+        self,
+        decoder: PackedDecoder,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        spans_A4: NDArray[np.int64],
+        x_NC: Tensor,
+        turn_N1E: Tensor,
+        scratch: Scratch,
+    ) -> Tensor:
+        """Read new tokens; what is read out of each row's last one, (A, O).
+
+        Everything is fp32, on the CPU and contiguous.
+
+        Args:
+            decoder: its matrices.
+            keys: per layer (rows of the cache, G, L, D), in memory (…, L / W, D, W); written to.
+            values: per layer (rows of the cache, G, L, D); written to.
+            spans_A4: of each row in use: row of the cache, first of its new tokens among N, how many they are, and how
+                many tokens are in the cache when these are.
+            x_NC: the new tokens, row after row; overwritten.
+            turn_N1E: rotation of each pair of channels at each token's position, complex.
+            scratch: working memory.
+        """
+        _, G, L, D = values[0].shape
+        shape = _Shape(
+            layers=len(decoder.layers),
+            channels=decoder.channels,
+            heads=decoder.query_heads,
+            kv_heads=G,
+            head_dim=D,
+            inner=decoder.inner,
+            outputs=decoder.outputs,
+            capacity=L,
+            eps=decoder.eps,
+        )
+        pointers = [
+            tensor.data_ptr()
+            for layer, *of_cache in zip(decoder.layers, keys, values, strict=True)
+            for tensor in (*layer.tensors(), *of_cache)
+        ]
+        said_AO = x_NC.new_empty(len(spans_A4), decoder.outputs)
+        threads, sizes = torch.get_num_threads(), (len(spans_A4), len(x_NC))
+        room = scratch.room(self._scratch(ctypes.byref(shape), len(x_NC), len(spans_A4), threads), like=x_NC)
+        self._feed(
+            ctypes.byref(shape),
+            (ctypes.c_void_p * len(pointers))(*pointers),
+            decoder.heads.data_ptr(),
+            spans_A4.ctypes.data,
+            *sizes,
+            x_NC.data_ptr(),
+            turn_N1E.data_ptr(),
+            said_AO.data_ptr(),
+            room.data_ptr(),
+            threads,
+        )
+        return said_AO
+
+
+def library() -> Library | None:
+    """The compiled decoder; None where there is none, see :func:`state`."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    found = _outcome()
+    return found if isinstance(found, Library) else None
+
+
+def state() -> str:
+    """In words, whether decoding on this machine's processor is compiled, or why not."""
+    if os.environ.get(SWITCH) == "0":
+        return f"torch ({SWITCH}=0)"
+    found = _outcome()
+    return "compiled" if isinstance(found, Library) else f"torch ({found})"
+
+
+@cache
+def _outcome() -> Library | str:
+    """The library, or why there is none; compiled at the first call of a process that finds none in the cache."""
+    try:
+        return Library(compiled(_SOURCE))
+    except CompilerFailedError as error:
+        warnings.warn(FallbackWarning(f"decoding by torch alone, which takes longer: {error}"), stacklevel=2)
+        return str(error)
+    except NativeError as error:
+        return str(error)
+    except OSError as error:  # the loader's: a folder from which nothing may be run, for example
+        warnings.warn(FallbackWarning(f"decoding by torch alone, which takes longer: {error}"), stacklevel=2)
+        return str(error)
