@@ -14,7 +14,7 @@ from autogaze.models.autogaze.configuration_autogaze import (
 from autogaze.models.autogaze.modeling_autogaze import GazeModel
 
 
-def small_config(group_size: int = 4, key_value_heads: int = 2) -> AutoGazeConfig:
+def small_config(group_size: int = 4, key_value_heads: int = 2, head_dim: int | None = None) -> AutoGazeConfig:
     """Two scales of 4 + 16 patches on frames of 64 px."""
     return AutoGazeConfig(
         scales="32+64",
@@ -30,6 +30,7 @@ def small_config(group_size: int = 4, key_value_heads: int = 2) -> AutoGazeConfi
                 num_hidden_layers=2,
                 num_attention_heads=4,
                 num_key_value_heads=key_value_heads,
+                head_dim=head_dim,
                 num_multi_token_pred=group_size,
                 initializer_range=0.3,  # large enough that random weights disagree about patches
             ),
@@ -37,7 +38,7 @@ def small_config(group_size: int = 4, key_value_heads: int = 2) -> AutoGazeConfi
     )
 
 
-def small_model(seed: int = 0, **options: int) -> GazeModel:
+def small_model(seed: int = 0, **options: int | None) -> GazeModel:
     model = GazeModel(small_config(**options).gaze_model_config).eval()
     model.init_weights(torch.Generator().manual_seed(seed))
     return model

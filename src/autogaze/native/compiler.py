@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -43,22 +42,20 @@ def compiled(source: Path, *, folder: Path | None = None) -> Path:
         NativeError: this is another system or processor than such code is written for, or there is no compiler.
         CompilerFailedError: the compiler failed.
     """
-    processor = _processor()
-    command = [*_compiler().split(), *FLAGS]
-    openmp = _openmp_of_torch()
-    key = [*command, _first_line([command[0], "--version"]), str(openmp), processor, source.read_text()]
-    name = f"{source.stem}-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:24]}.so"
-    for place in _places(cache_folder() if folder is None else folder):
-        if (place / name).is_file():
-            return place / name
-        with tempfile.NamedTemporaryFile(dir=place, prefix=name, suffix=".part", delete=False) as part:
-            pass
-        try:
-            _run([*command, str(source), str(openmp), "-lm", "-o", part.name])
-            return Path(part.name).replace(place / name)  # at once: other processes see all of it or nothing
-        finally:
-            Path(part.name).unlink(missing_ok=True)
-    raise AssertionError("the last place is always there")
+    processor, openmp = _processor(), _openmp_of_torch()
+    key = "\0".join([*FLAGS, processor, str(openmp), source.read_text()])
+    name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
+    place = _own(cache_folder() if folder is None else folder)
+    if (place / name).is_file():
+        return place / name
+    command = [*_compiler(), *FLAGS, str(source), str(openmp), "-lm"]
+    with tempfile.NamedTemporaryFile(dir=place, prefix=name, suffix=".part", delete=False) as part:
+        pass
+    try:
+        _run([*command, "-o", part.name])
+        return Path(part.name).replace(place / name)  # at once: other processes see all of it or nothing
+    finally:
+        Path(part.name).unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:
@@ -67,15 +64,15 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "autogaze"
 
 
-def _places(folder: Path) -> Iterator[Path]:
-    """The folder, if it is this user's and can be written to; then a temporary one."""
+def _own(folder: Path) -> Path:
+    """The folder, if it is this user's and can be written to, or else a temporary one."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
-            yield folder
+            return folder
     except OSError:
         pass
-    yield Path(_temporary_folder().name)
+    return Path(_temporary_folder().name)
 
 
 @cache
@@ -92,24 +89,27 @@ def _processor() -> str:
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise NativeError(f"compiled decoding is for Linux on x86-64, not {sys.platform} on {platform.machine()}")
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            features = line.partition(":")[2].split()
-            if not set(features) >= _NEEDED_FEATURES:
-                raise NativeError("the processor lacks AVX2 or FMA, without which torch is faster")
-            return " ".join(features)
-    raise NativeError("/proc/cpuinfo does not say what the processor can do")
+    features = _features()
+    if not set(features) >= _NEEDED_FEATURES:
+        raise NativeError("the processor lacks AVX2 or FMA, without which torch is faster")
+    return " ".join(features)
 
 
-def _compiler() -> str:
-    """The C compiler's command.
+def _features() -> list[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+
+
+def _compiler() -> list[str]:
+    """The command that compiles C.
 
     Raises:
         NativeError: there is none.
     """
-    for candidate in (os.environ.get("CC"), "gcc", "cc"):
-        if candidate and shutil.which(candidate.split()[0]):
-            return candidate
+    for candidate in (os.environ.get("CC", ""), "gcc", "cc"):
+        command = candidate.split()
+        if command and shutil.which(command[0]):
+            return command
     raise NativeError("no C compiler was found; install gcc, or name one in $CC")
 
 
@@ -126,15 +126,10 @@ def _openmp_of_torch() -> Path:
     raise NativeError("this torch has no OpenMP threads to share")
 
 
-def _first_line(command: list[str]) -> str:
-    return _run(command).partition("\n")[0]
-
-
-def _run(command: list[str]) -> str:
+def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CompilerFailedError(f"{' '.join(command)}: {error}") from error
     if done.returncode:
         raise CompilerFailedError(f"{' '.join(command)} failed: {done.stderr.strip()[-2000:]}")
-    return done.stdout

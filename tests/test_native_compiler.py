@@ -1,0 +1,184 @@
+"""Compiled code: made once, found again, shared by processes, and done without where it cannot be had."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autogaze.errors import FallbackWarning
+from autogaze.native import compiler, library
+from autogaze.native.compiler import CompilerFailedError, NativeError, cache_folder, compiled
+
+CODE = "#include <omp.h>\nint answer(void) { int n = 0;\n#pragma omp parallel reduction(+:n)\n n += 1;\n return n; }\n"
+
+
+def compilable() -> str:
+    """Why nothing can be compiled here; empty where it can."""
+    try:
+        compiler._processor()
+        compiler._compiler()
+        compiler._openmp_of_torch()
+    except NativeError as error:
+        return str(error)
+    return ""
+
+
+needs_compiler = pytest.mark.skipif(bool(compilable()), reason=compilable())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "answer.c"
+    path.write_text(CODE)
+    return path
+
+
+@pytest.fixture
+def forgotten():
+    """The outcome of this process's search is forgotten before and after."""
+    library._outcome.cache_clear()
+    yield
+    library._outcome.cache_clear()
+
+
+def answer(path: Path) -> int:
+    return int(ctypes.CDLL(str(path)).answer())
+
+
+@needs_compiler
+def test_compiled_code_shares_torchs_threads(source, tmp_path):
+    path = compiled(source, folder=tmp_path / "made")
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert answer(path) == threads
+    finally:
+        torch.set_num_threads(before)
+    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
+    assert len(loaded) == 1
+
+
+@needs_compiler
+def test_it_is_compiled_once_and_found_without_a_compiler(source, tmp_path, monkeypatch):
+    folder = tmp_path / "made"
+    first = compiled(source, folder=folder)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert compiled(source, folder=folder) == first
+    source.write_text(CODE + "\n")  # other code is another library
+    with pytest.raises(NativeError, match="no C compiler was found; install gcc"):
+        compiled(source, folder=folder)
+    assert [path.name for path in folder.iterdir()] == [first.name]
+
+
+@needs_compiler
+def test_another_processor_gets_its_own_library(source, tmp_path, monkeypatch):
+    here = compiled(source, folder=tmp_path / "made")
+    monkeypatch.setattr(compiler, "_features", lambda: ["avx2", "fma", "something_new"])
+    assert compiled(source, folder=tmp_path / "made") != here
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(source, tmp_path, monkeypatch):
+    source.write_text("this is not C")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(CompilerFailedError, match=r"gcc.* failed: .*error"):
+        compiled(source, folder=tmp_path / "made")
+    monkeypatch.setenv("CC", "false")
+    source.write_text(CODE)
+    with pytest.raises(CompilerFailedError, match=r"false .* failed"):
+        compiled(source, folder=tmp_path / "made")
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+@needs_compiler
+def test_without_a_folder_to_write_in_it_is_compiled_for_this_process(source, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = compiled(source, folder=tmp_path / "file" / "made")
+    assert tmp_path not in path.parents
+    assert answer(path) >= 1
+
+
+@needs_compiler
+def test_processes_that_compile_at_once_agree(source, tmp_path):
+    script = (
+        "import sys, torch; from pathlib import Path; from autogaze.native.compiler import compiled;"
+        "print(compiled(Path(sys.argv[1]), folder=Path(sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", script, str(source), str(tmp_path / "made")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    paths = {process.communicate(timeout=120)[0].strip() for process in running}
+    assert [str(path) for path in (tmp_path / "made").iterdir()] == list(paths)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "features", "reason"),
+    [
+        ("darwin", "arm64", ["avx2", "fma"], "Linux on x86-64, not darwin on arm64"),
+        ("linux", "aarch64", ["avx2", "fma"], "not linux on aarch64"),
+        ("linux", "x86_64", ["sse2", "fma"], "lacks AVX2 or FMA"),
+    ],
+)
+def test_systems_that_it_is_not_written_for(system, machine, features, reason, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(compiler, "_features", lambda: features)
+    with pytest.raises(NativeError, match=reason):
+        compiled(source, folder=tmp_path)
+
+
+def test_where_libraries_are_kept(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/autogaze")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache_folder() == Path("/home/me/.cache/autogaze")
+
+
+@needs_compiler
+def test_a_failing_compiler_is_warned_of_once(tmp_path, monkeypatch, forgotten):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "false")
+    with pytest.warns(FallbackWarning, match="decoding by torch alone, which takes longer: false"):
+        assert library.library() is None
+    assert library.library() is None
+    assert library.state().startswith("torch (false -std")
+
+
+def test_no_compiler_is_no_reason_to_warn(tmp_path, monkeypatch, forgotten, recwarn):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert library.library() is None
+    assert library.state().startswith("torch (")
+    assert not recwarn.list
+
+
+@needs_compiler
+def test_a_library_that_cannot_be_loaded(tmp_path, monkeypatch, forgotten):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = compiled(library._SOURCE)
+    path.write_bytes(b"damaged")
+    with pytest.warns(FallbackWarning, match=str(path)):
+        assert library.library() is None
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv(library.SWITCH, "0")
+    assert library.library() is None
+    assert library.state() == "torch (AUTOGAZE_NATIVE=0)"
+
+
+def test_the_switch_is_in_the_environment_of_a_process(tmp_path):
+    environment = os.environ | {library.SWITCH: "0", "XDG_CACHE_HOME": str(tmp_path)}
+    code = "from autogaze.models.autogaze import AutoGaze; AutoGaze().decoder.start(1, frames=1, max_gazes=1)"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    assert list(tmp_path.iterdir()) == []
