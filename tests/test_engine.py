@@ -176,6 +176,108 @@ def test_a_clip_in_the_memory_of_another():
     assert not any(cache.any() for cache in (*together.keys, *together.values))
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("positions", ["true", "reference"])
+def test_rows_that_gaze_by_themselves_equal_clips_of_their_own(together, positions):
+    model, video = small_model(), clips(7)
+    threshold, limits = median_loss(model, video), [9, 3, 20, 1, 10]
+    options = {"together": together, "positions": positions, "threshold": threshold, "max_gazes_T": limits}
+    alone = [decode(model, video[clip : clip + 1], **options)[0] for clip in range(7)]
+    decoder = clip_decoder(model, positions, together=together)
+    visual_BTPC, _ = decoder.encode(video, None)
+    state = decoder.start(4, frames=5, max_gazes=20).decoder
+    clip_of, frame_of, coming = [0, 1, 2, 3], [0] * 4, [4, 5, 6]
+    got: list[list[FrameGaze]] = [[] for _ in range(7)]
+    generator, steps = np.random.default_rng(0), 0
+    while rows := [row for row in range(4) if frame_of[row] < 5]:
+        rows = generator.permutation(rows)[: generator.integers(1, len(rows), endpoint=True)].tolist()
+        gazes = decoder.engine.decode_frame(
+            state,
+            torch.stack([visual_BTPC[clip_of[row], frame_of[row]] for row in rows]),
+            max_gazes=np.array([limits[frame_of[row]] for row in rows]),
+            threshold=threshold,
+            rows=rows,
+        )
+        for row, gaze in zip(rows, gazes, strict=True):
+            got[clip_of[row]].append(gaze)
+            frame_of[row] += 1
+            if frame_of[row] == 5 and coming:
+                clip_of[row], frame_of[row] = coming.pop(), 0
+                decoder.engine.restart(state, row)
+        steps += 1
+    assert steps < 7 * 5, "some passes should be shared"
+    for clip in range(7):
+        same(got[clip], alone[clip])
+
+
+def test_rows_that_wait_stay_as_they_are():
+    model, video = small_model(), clips(3)
+    decoder = clip_decoder(model, "true")
+    visual_BTPC, _ = decoder.encode(video, None)
+    state = decoder.start(3, frames=5, max_gazes=10).decoder
+    decoder.engine.decode_frame(state, visual_BTPC[:, 0], max_gazes=10)
+    before, keys = state.fork(), [keys.clone() for keys in state.keys]
+    decoder.engine.decode_frame(state, visual_BTPC[[1], 1], max_gazes=10, rows=[1])
+    for row in (0, 2):
+        assert state.length[row] == before.length[row]
+        assert state.unfed[row].tolist() == before.unfed[row].tolist()
+        assert all(torch.equal(now[row], then[row]) for now, then in zip(state.keys, keys, strict=True))
+    assert state.length[1] > before.length[1]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_nothing_of_a_clip_is_left_when_its_row_begins_again(together):
+    model, video = small_model(), clips(2)
+    decoder = clip_decoder(model, "true", together=together)
+    visual_BTPC, _ = decoder.encode(video, None)
+    state = decoder.start(2, frames=5, max_gazes=10)
+    decoder.step(state, torch.full_like(video, torch.nan), max_gazes_T=[10] * 5)
+    for row in range(2):
+        decoder.engine.restart(state.decoder, row)
+    got: list[list[FrameGaze]] = [[], []]
+    for rows in ([0], [0], [0, 1], [0, 1], [0, 1], [1], [1]):  # at different lengths: one reads past its end
+        frames = torch.stack([visual_BTPC[row, len(got[row])] for row in rows])
+        for row, gaze in zip(
+            rows, decoder.engine.decode_frame(state.decoder, frames, max_gazes=10, rows=rows), strict=True
+        ):
+            got[row].append(gaze)
+    for clip, alone in zip(got, decode(model, video), strict=True):
+        same(clip, alone)
+
+
+def test_rows_draw_from_their_own_generators():
+    model, video = small_model(), clips(3)
+    decoder = clip_decoder(model, "true")
+    visual_BTPC, _ = decoder.encode(video, None)
+    state = decoder.start(3, frames=1, max_gazes=10).decoder
+    got = decoder.engine.decode_frame(
+        state, visual_BTPC[[2, 0], 0], max_gazes=10, sampler=sampler(4, 5, 6), rows=[2, 0]
+    )
+    all_rows = decode(model, video, sampler=sampler(4, 5, 6))
+    same(got, [all_rows[2][0], all_rows[0][0]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "frames", "told"),
+    [
+        ([0, 3], 2, "rows must be one or more of 0…2"),
+        ([-1], 1, "rows must be one or more of 0…2"),
+        ([1, 1], 2, "none of them twice"),
+        ([], 0, "one or more"),
+        ([0, 1], 3, "one frame for each of 2 clips that gaze, got 3"),
+        (None, 2, "one frame for each of 3 clips that gaze, got 2"),
+    ],
+)
+def test_errors_of_rows(rows, frames, told):
+    model = small_model()
+    decoder = clip_decoder(model, "true")
+    visual_BTPC, _ = decoder.encode(clips(3, frames=1), None)
+    state = decoder.start(3, frames=1, max_gazes=10).decoder
+    with pytest.raises(ValueError, match=told):
+        decoder.engine.decode_frame(state, visual_BTPC[:frames, 0], max_gazes=10, rows=rows)
+    assert state.length == [0] * 3
+
+
 def test_going_on_twice_from_a_forked_state():
     model, video = small_model(), clips(1, frames=4)
     decoder = clip_decoder(model, "true")

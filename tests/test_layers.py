@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("selectors.greedy", "selectors.pyramid", "selectors.canvas", "selectors.easel", "selectors.taps"),
         *("selectors.device", "selectors.motion", "selectors.replenish", "selectors.scored", "selectors.detail"),
         *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
-        *("selectors.uniform_random", "selectors.cascade", "selectors", "streaming"),
+        *("selectors.uniform_random", "selectors.tiles", "selectors.cascade", "selectors", "streaming"),
     ),
     # Decoding on a processor by compiled code
     ("native", "native.compiler", "native.packing", "native.library", "native.engine"),
@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "models.autogaze.published",
             "models.autogaze.autogaze",
         ),
-        *("models.autogaze", "models.autogaze.selector"),
+        *("models.autogaze", "models.autogaze.pool", "models.autogaze.selector"),
     ),
     # Vision models of others
     ("vision_checkpoint",),

@@ -231,6 +231,25 @@ def test_what_lies_in_memory_plays_no_part():
 
 
 @needs_library
+def test_rows_that_gaze_by_themselves_equal_clips_of_their_own_to_the_bit():
+    model, video = native_model(), clips(2)
+    decoder = native_decoder(model)
+    visual_BTPC, _ = decoder.encode(video, None)
+    memory = decoder.start(2, frames=5, max_gazes=10)
+    decoder.step(memory, torch.full_like(video, torch.nan), max_gazes_T=[10] * 5)
+    for row in range(2):
+        decoder.engine.restart(memory.decoder, row)
+    got: list[list[FrameGaze]] = [[], []]
+    for rows in ([1], [1], [1, 0], [0], [0, 1], [0, 1], [0]):
+        frames = torch.stack([visual_BTPC[row, len(got[row])] for row in rows])
+        gazes = decoder.engine.decode_frame(memory.decoder, frames, max_gazes=10, rows=rows)
+        for row, gaze in zip(rows, gazes, strict=True):
+            got[row].append(gaze)
+    for clip, alone in zip(got, decode(model, video), strict=True):
+        identical(clip, alone)
+
+
+@needs_library
 def test_memory_of_torchs_engine_is_not_taken():
     model = native_model()
     other = ClipDecoder(model, engine=Engine(model.gaze_decoder, positions="true"))
@@ -273,7 +292,7 @@ def test_a_clip_is_decoded_with_the_weights_that_it_began_with():
     wanted = decode(model, video)[0]
     decoder = native_decoder(model)
     memory = decoder.start(1, frames=5, max_gazes=10)
-    visual_BTPC, _ = decoder._encode(video, None)
+    visual_BTPC, _ = decoder.encode(video, None)
     embedding = copy.deepcopy(model.gaze_decoder.model.embed_tokens)
     model.gaze_decoder.load_state_dict(native_model(seed=7).gaze_decoder.state_dict())
     model.gaze_decoder.model.embed_tokens = embedding  # it is read as it is

@@ -178,6 +178,24 @@ def test_frame_by_frame_equals_whole_clips_and_a_fork_goes_its_own_way():
     all_same(rest, [clip[3:] for clip in whole])
 
 
+def test_frames_of_some_rows_between_frames_of_all():
+    model, video = small_model(), clips(3, frames=6)
+    threshold = median_loss(model, video)
+    decoder = static_decoder(model)
+    visual_BTPC, _ = decoder.encode(video, None)
+    whole = run(static_decoder(model), video, threshold=threshold)
+    state = decoder.start(3, frames=2, max_gazes=4).decoder  # too small on purpose: the cache must grow
+    assert isinstance(state, StaticState)
+    got: list[list[FrameGaze]] = [[] for _ in video]
+    for rows in ([0, 1, 2], [1], [2, 0], [0, 1, 2], [2], [0, 1], [0, 1, 2], [0, 1, 2]):
+        frames = torch.stack([visual_BTPC[row, len(got[row])] for row in rows])
+        named = None if len(rows) == 3 else rows
+        gazes = decoder.engine.decode_frame(state, frames, max_gazes=10, threshold=threshold, rows=named)
+        for row, gaze in zip(rows, gazes, strict=True):
+            got[row].append(gaze)
+    all_same(got, whole)
+
+
 def test_a_snapshot_keeps_its_cache_from_other_clips():
     model, video = small_model(), clips(2, frames=4)
     decoder = static_decoder(model)

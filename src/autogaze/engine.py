@@ -1,8 +1,8 @@
 """Decoding gazes: a preallocated cache, one pass a group, all clips in one batch, rows that finish dropped.
 
-Shape letters: B clips, A clips still gazing at this frame, N packed tokens of them, P visual tokens of a frame,
-C channels, H query heads, G key/value heads, D channels of a head, E = D / 2 pairs of them, L tokens of the cache,
-K gazes one pass proposes, V vocabulary.
+Shape letters: B clips, A clips gazing at a frame, or still gazing at it, N packed tokens of them, P visual tokens of a
+frame, C channels, H query heads, G key/value heads, D channels of a head, E = D / 2 pairs of them, L tokens of the
+cache, K gazes one pass proposes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -125,40 +125,55 @@ class Engine:
         return [new(shape) for _ in layers], [new(shape) for _ in layers], Scratch()
 
     @torch.inference_mode()
+    def restart(self, state: DecoderState, row: int) -> None:
+        """Before the first frame of another clip, in the row of one that is over; see ``rows`` below.
+
+        It is decoded with the weights that the state began with.
+        """
+        state.length[row], state.unfed[row] = 0, np.empty(0, np.int64)
+        if self._all_together(state.keys[0]):
+            for cache in (*state.keys, *state.values):
+                cache[row].zero_()  # as new: nothing times NaN would be NaN
+
+    @torch.inference_mode()
     @any_length()
     def decode_frame(
         self,
         state: DecoderState,
-        visual_BPC: Tensor,
+        visual_APC: Tensor,
         *,
         max_gazes: int | NDArray[np.int64],
         threshold: float | None = None,
         sampler: Sampler | None = None,
+        rows: Sequence[int] | None = None,
     ) -> list[FrameGaze]:
-        """Gaze at the next frame of every clip.
+        """Gaze at the next frame of every clip, or of some.
 
         Args:
             state: memory of the frames before; advanced in place.
-            visual_BPC: the frame's visual tokens.
-            max_gazes: most gazes a clip may get, at least 1; or one number for each clip.
+            visual_APC: the visual tokens of the frame of each clip that gazes.
+            max_gazes: most gazes a clip may get, at least 1; or one number for each clip that gazes.
             threshold: predicted loss at which a frame ends; None: it never does.
-            sampler: draws instead of taking the likeliest; None: greedy.
+            sampler: draws instead of taking the likeliest; None: greedy. It is of all clips of the state.
+            rows: the clips that gaze, each of which is at a frame of its own; the others wait. None: all.
 
         Returns:
-            One result for each clip, in their order.
+            One result for each clip that gazes, in their order.
 
         Raises:
-            ValueError: the sampler is of another number of clips.
+            ValueError: the sampler is of another number of clips, or rows are unknown, doubled or not one a frame.
         """
         clips, K, V = len(state.length), self.decoder.group_size, self.decoder.vocab_size
         if sampler is not None and len(sampler) != clips:
             raise ValueError(f"the sampler has {len(sampler)} generators for {clips} clips")
-        rows = list(range(clips))
+        gazing = _checked_rows(rows, clips, frames=len(visual_APC))
         taken_BV = np.zeros((clips, V), bool)
         taken_BV[:, -1] = True  # the end token is never chosen
-        left_B = np.full(clips, max_gazes)
-        slots = [FrameSlots() for _ in rows]
-        hidden_AC = self._read_frame(state, visual_BPC)
+        left_B = np.zeros(clips, np.int64)
+        left_B[gazing] = max_gazes
+        slots = {row: FrameSlots() for row in gazing}
+        hidden_AC = self._read_frame(state, gazing, visual_APC)
+        rows = gazing
         anchor = list(state.length)  # where the frame's first feed ended
         while True:
             logits_AKV, loss_AK = self._read_out(state, hidden_AC)
@@ -178,7 +193,7 @@ class Engine:
             left_B[rows] -= group.size_A
             going_on = [row for row, ended in zip(rows, group.ended_A, strict=True) if not ended]
             if not going_on:
-                return [frame.finish() for frame in slots]
+                return [slots[row].finish() for row in gazing]
             self._on_ended(state, rows, group, anchor)
             rows = going_on
             hidden_AC = self._read_group(state, rows, anchor)
@@ -196,14 +211,14 @@ class Engine:
             said_AO = (hidden_AC.float() @ state.heads_CO).cpu().numpy()
         return said_AO[:, : K * V].reshape(A, K, V), said_AO[:, K * V :]
 
-    def _read_frame(self, state: DecoderState, visual_BPC: Tensor) -> Tensor:
-        """Feed what the frame before left unfed and the visual tokens; output (B, C) at the last of them."""
-        B, P, _ = visual_BPC.shape
-        new = [len(unfed) + P for unfed in state.unfed]
-        gazes = torch.split(self._embed(state.unfed), [len(unfed) for unfed in state.unfed])
-        x_NC = torch.cat([part for b in range(B) for part in (gazes[b], visual_BPC[b])])
-        positions = [np.arange(length, length + n) for length, n in zip(state.length, new, strict=True)]
-        return self._feed(state, list(range(B)), x_NC, new, np.concatenate(positions))
+    def _read_frame(self, state: DecoderState, rows: list[int], visual_APC: Tensor) -> Tensor:
+        """Feed what the frame before left unfed and the visual tokens; output (A, C) at the last of them."""
+        unfed = [state.unfed[row] for row in rows]
+        new = [len(gazes) + visual_APC.shape[1] for gazes in unfed]
+        gazes_A = torch.split(self._embed(unfed), [len(gazes) for gazes in unfed])
+        x_NC = torch.cat([part for both in zip(gazes_A, visual_APC, strict=True) for part in both])
+        positions = [np.arange(n) + state.length[row] for row, n in zip(rows, new, strict=True)]
+        return self._feed(state, rows, x_NC, new, np.concatenate(positions))
 
     def _read_group(self, state: DecoderState, rows: list[int], anchor: list[int]) -> Tensor:
         """Feed the group just chosen of the rows that go on; output (A, C) at its last gaze."""
@@ -293,6 +308,20 @@ class Engine:
             table = self._turns = torch.complex(cos, sin)[..., : cos.shape[-1] // 2].contiguous()
         turns: Tensor = table[torch.from_numpy(position_N).to(device)]
         return turns
+
+
+def _checked_rows(rows: Sequence[int] | None, clips: int, *, frames: int) -> list[int]:
+    """The rows that gaze at one frame each.
+
+    Raises:
+        ValueError: there is not one frame for each, or they are not different rows of the state.
+    """
+    gazing = list(range(clips)) if rows is None else list(rows)
+    if not gazing or len(set(gazing)) != len(gazing) or not all(0 <= row < clips for row in gazing):
+        raise ValueError(f"rows must be one or more of 0…{clips - 1}, none of them twice, got {gazing}")
+    if frames != len(gazing):
+        raise ValueError(f"there must be one frame for each of {len(gazing)} clips that gaze, got {frames}")
+    return gazing
 
 
 def fuse(layer: DecoderLayer) -> LayerWeights:

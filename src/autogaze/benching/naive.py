@@ -4,8 +4,8 @@ A generate loop over a cache that is copied on every pass (each layer's keys and
 dense additive mask over it, logits at every position fed, and a fresh embedding of the whole sequence so far on
 every pass, of which only the end is used. One clip at a time.
 
-Shape letters: P visual tokens of a frame, C channels, N tokens fed, L tokens so far, K gazes one pass proposes,
-V vocabulary.
+Shape letters: A = 1 clip, P visual tokens of a frame, C channels, N tokens fed, L tokens so far, K gazes one pass
+proposes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class NaiveEngine(Engine):
             raise ValueError(f"the naive loop takes one clip at a time, got {clips}")
         return NaiveState(weights=[], keys=[], values=[], length=[0], unfed=[np.empty(0, np.int64)])
 
-    def _read_frame(self, state: DecoderState, visual_BPC: Tensor) -> Tensor:
-        visual_PC, unfed = visual_BPC[0], self._ids(state)
+    def _read_frame(self, state: DecoderState, rows: list[int], visual_APC: Tensor) -> Tensor:
+        visual_PC, unfed = visual_APC[0], self._ids(state)
         first = state.length[0]
         return self._pass(state, [unfed, visual_PC], np.arange(first, first + len(unfed) + len(visual_PC)))
 

@@ -18,6 +18,7 @@ from autogaze.grid import FrameLayout, PatchGrid
 from autogaze.selectors.base import Budget, Selector, SelectorSession
 from autogaze.selectors.distortion import picture_error
 from autogaze.selectors.replenish import Replenish
+from autogaze.selectors.tiles import open_tiles
 from autogaze.tiling import merge, split, tile_layout
 
 # Shape letters: T frames, K tiles, H × W pixels of the video, S side of the overview, C = 3 colours.
@@ -111,7 +112,8 @@ class CascadeSession:
         """(T, K) which tiles were open in the frames of the last step, row by row."""
         self._change_levels = selector.change * 255
         self._overview = FrameLayout.resized(layout.grid, height_px=layout.height_px, width_px=layout.width_px)
-        self._tiles = [_Tile(place, selector.inner.open(place.layout, budget)) for place in _places(layout)]
+        self._tiles = [_Tile(place) for place in _places(layout)]
+        self._session = open_tiles(selector.inner, [tile.place.layout for tile in self._tiles], budget)
 
     def step(self, frames: Frames) -> Gaze:
         """The gaze of the next frames of the video (any number of them, at least 1), with their times.
@@ -121,8 +123,13 @@ class CascadeSession:
         """
         overview_TSSC = split(frames.rgb, self._overview)[0]
         self.opened_TK = np.stack([tile.opens(overview_TSSC, self._change_levels) for tile in self._tiles], axis=1)
-        gazes = [tile.step(frames, opened_T) for tile, opened_T in zip(self._tiles, self.opened_TK.T, strict=True)]
-        return replace(merge(gazes, self.layout), time_seconds=frames.time_seconds)
+        frames_K = self.opened_TK.sum(axis=0)
+        # Those with most frames come first, lest one goes on alone when all others are done.
+        opened = [k for k in np.argsort(-frames_K, kind="stable").tolist() if frames_K[k]]
+        gazes = self._session.step((k, self._tiles[k].part(frames, self.opened_TK[:, k])) for k in opened)
+        of_tile = dict(zip(opened, gazes, strict=True))
+        whole = [tile.whole(of_tile.get(k), self.opened_TK[:, k]) for k, tile in enumerate(self._tiles)]
+        return replace(merge(whole, self.layout), time_seconds=frames.time_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,39 +147,42 @@ class _Place:
 class _Tile:
     """One tile on its way through a video."""
 
-    def __init__(self, place: _Place, session: SelectorSession) -> None:
-        self._place = place
-        self._session = session
+    def __init__(self, place: _Place) -> None:
+        self.place = place
         self._shown: Pixels | None = None
         nothing = np.zeros(0, np.int64)
         self._no_frames = Gaze(index=nothing, count=nothing, layout=place.layout)
 
     def opens(self, overview_TSSC: Pixels, change_levels: float) -> NDArray[np.bool_]:
         """(T,) the frames in which the tile is open."""
-        rows, columns = self._place.overview
+        rows, columns = self.place.overview
         opened_T = np.zeros(len(overview_TSSC), bool)
         for t, picture in enumerate(overview_TSSC[:, rows, columns]):
             if self._shown is None or picture_error(picture, self._shown).max() > change_levels:
                 opened_T[t], self._shown = True, picture.copy()
         return opened_T
 
-    def step(self, frames: Frames, opened_T: NDArray[np.bool_]) -> Gaze:
-        """The gaze of all frames, as of a whole tile whatever part of it is padding; closed frames have no gazes."""
-        if opened_T.any():
-            rows, columns = self._place.pixels
-            gaze = self._session.step(
-                Frames(
-                    rgb=np.ascontiguousarray(frames.rgb[:, rows, columns][opened_T]),
-                    time_seconds=frames.time_seconds[opened_T],
-                    number=frames.number[opened_T],
-                )
-            )
-            self._no_frames = gaze[:0]  # it knows which numbers go with a gaze; the first frame opens every tile
-        else:
+    def part(self, frames: Frames, opened_T: NDArray[np.bool_]) -> Frames:
+        """The tile's part of the frames in which it is open."""
+        rows, columns = self.place.pixels
+        return Frames(
+            rgb=np.ascontiguousarray(frames.rgb[:, rows, columns][opened_T]),
+            time_seconds=frames.time_seconds[opened_T],
+            number=frames.number[opened_T],
+        )
+
+    def whole(self, gaze: Gaze | None, opened_T: NDArray[np.bool_]) -> Gaze:
+        """The gaze of all frames, as of a whole tile whatever part of it is padding; closed frames have no gazes.
+
+        ``gaze`` is of the open frames; None: there are none.
+        """
+        if gaze is None:
             gaze = self._no_frames
+        else:
+            self._no_frames = gaze[:0]  # it knows which numbers go with a gaze; the first frame opens every tile
         count = np.zeros(len(opened_T), np.int64)
         count[opened_T] = gaze.count
-        return replace(gaze, count=count, layout=tile_layout(self._place.layout.grid), time_seconds=None)
+        return replace(gaze, count=count, layout=tile_layout(self.place.layout.grid), time_seconds=None)
 
 
 def _checked(change: object) -> float:

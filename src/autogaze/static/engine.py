@@ -1,12 +1,14 @@
 """Decoding gazes on an accelerator: few launches, a wait for each frame, the same gazes.
 
-Shape letters: B clips, P visual tokens of a frame, C channels, K gazes of a group, V vocabulary, S groups of a frame.
+Shape letters: B clips, A clips gazing at a frame, P visual tokens of a frame, C channels, K gazes of a group,
+V vocabulary, S groups of a frame.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -68,7 +70,7 @@ class StaticState(DecoderState):
 class StaticEngine(NativeEngine):
     """An engine whose frames are sequences of recorded steps where the decoder is on a CUDA device.
 
-    Elsewhere, and where gazes are drawn with noise of the host, it does what
+    Elsewhere, and where gazes are drawn with noise of the host or rows are named, it does what
     :class:`~autogaze.native.engine.NativeEngine` does. All clips must be decoded on one stream.
     """
 
@@ -109,15 +111,19 @@ class StaticEngine(NativeEngine):
     def decode_frame(
         self,
         state: DecoderState,
-        visual_BPC: Tensor,
+        visual_APC: Tensor,
         *,
         max_gazes: int | NDArray[np.int64],
         threshold: float | None = None,
         sampler: Sampler | None = None,
+        rows: Sequence[int] | None = None,
     ) -> list[FrameGaze]:
         """See :meth:`Engine.decode_frame`."""
-        if sampler is not None or not isinstance(state, StaticState):
-            return super().decode_frame(state, visual_BPC, max_gazes=max_gazes, threshold=threshold, sampler=sampler)
+        if sampler is not None or rows is not None or not isinstance(state, StaticState):
+            return super().decode_frame(
+                state, visual_APC, max_gazes=max_gazes, threshold=threshold, sampler=sampler, rows=rows
+            )
+        visual_BPC = visual_APC
         clips, K, P = len(state.length), self.decoder.group_size, visual_BPC.shape[1]
         most_B = np.minimum(np.full(clips, max_gazes), self.decoder.vocab_size - 1)
         longest = max(n + len(unfed) for n, unfed in zip(state.length, state.unfed, strict=True)) + P

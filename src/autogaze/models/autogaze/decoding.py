@@ -78,7 +78,7 @@ class ClipDecoder:
             threshold: predicted loss at which a frame ends; None: it never does.
             sampler: draws gazes; None: the likeliest ones.
         """
-        visual_BTPC, state.conv = self._encode(video_BTCSS, state.conv)
+        visual_BTPC, state.conv = self.encode(video_BTCSS, state.conv)
         frames = []
         for t, most in enumerate(max_gazes_T):
             frames.append(
@@ -89,7 +89,7 @@ class ClipDecoder:
             state.frames += 1
         return [list(clip) for clip in zip(*frames, strict=True)]
 
-    def _encode(self, video_BTCSS: Tensor, past: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def encode(self, video_BTCSS: Tensor, past: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Visual tokens (B, T, P, C), and what the next frames need as ``past``."""
         if video_BTCSS.device.type == "cpu" and len(video_BTCSS) > 1:
             # Clip by clip what lies between two layers stays in the processor's cache.
@@ -99,7 +99,7 @@ class ClipDecoder:
                 else list(zip(*(torch.split(p, 1) for p in past), strict=True))
             )
             encoded = [
-                self._encode(clip, before) for clip, before in zip(torch.split(video_BTCSS, 1), pasts, strict=True)
+                self.encode(clip, before) for clip, before in zip(torch.split(video_BTCSS, 1), pasts, strict=True)
             ]
             kept = zip(*(last for _, last in encoded), strict=True)
             return torch.cat([visual for visual, _ in encoded]), tuple(torch.cat(clips) for clips in kept)

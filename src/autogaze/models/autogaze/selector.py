@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,9 @@ from autogaze.models.autogaze.autogaze import AutoGaze
 from autogaze.models.autogaze.budgets import draw_budget
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.decoding import ClipState, to_gaze
+from autogaze.models.autogaze.pool import TilePool
 from autogaze.selectors.base import Budget, clips
+from autogaze.selectors.tiles import TileByTile, TilesSession
 from autogaze.tiling import merge, split_on, tile_layout
 
 PUBLISHED_BUDGET = Budget(ratio=0.75, threshold=0.7)
@@ -98,6 +100,26 @@ class AutoGazeSelector:
             BudgetError: the budget is per clip, in dB, names too few ratios, or a threshold below what the model's
                 calibration can promise.
         """
+        self._check(layout, budget)
+        level = self.model.stop_level(budget.threshold, layout=layout)
+        return AutoGazeSession(self, layout, replace(budget, threshold=level))
+
+    def open_tiles(self, layouts: Sequence[FrameLayout], budget: Budget) -> TilesSession:
+        """Start on tiles that are videos of their own; see :class:`~autogaze.selectors.tiles.TilesSelector`.
+
+        They share passes, at most ``tile_batch`` of them one. Errors and warnings are those of :meth:`open`.
+        """
+        if self.tile_batch == 1:  # nothing to share
+            return TileByTile([self.open(layout, budget) for layout in layouts])
+        level = budget.threshold
+        for layout in layouts:
+            self._check(layout, budget)
+            level = self.model.stop_level(budget.threshold, layout=layout)  # the same for all, but each may warn
+        level_budget = replace(budget, threshold=level)
+        return TilePool(self.model, layouts=layouts, budget=level_budget, tile_batch=self.tile_batch)
+
+    def _check(self, layout: FrameLayout, budget: Budget) -> None:
+        """Refuse a budget that this selector cannot keep, and a layout that is not of its grid."""
         if budget.psnr_db is not None:
             raise BudgetError("a gaze model predicts a loss, not decibels; give a threshold, or use --model replenish")
         if budget.per == "clip":
@@ -107,8 +129,6 @@ class AutoGazeSelector:
             raise BudgetError(f"ratio must be one number or {longest}, one for each frame, got {len(budget.ratios())}")
         if layout.grid != self.grid:
             raise ValueError(f"the layout is of {layout.grid}, the model of {self.grid}")
-        level = self.model.stop_level(budget.threshold, layout=layout)
-        return AutoGazeSession(self, layout, replace(budget, threshold=level))
 
 
 @dataclass(slots=True)
