@@ -15,6 +15,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("errors", "extras", "ahead", "configuration", "grid", "tiled_attention", "attention"),
         *("algorithms.result", "algorithms.stop_head", "algorithms.ntp", "algorithms.grpo", "algorithms"),
     ),
+    # Compiled code
+    ("native", "native.compiler", "native.packing", "native.library", "native.pixels"),
     # Data
     ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils", "summary"),
     # Video in and out
@@ -36,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("selectors.uniform_random", "selectors.tiles", "selectors.cascade", "selectors", "streaming"),
     ),
     # Decoding on a processor by compiled code
-    ("native", "native.compiler", "native.packing", "native.library", "native.engine"),
+    ("native.engine",),
     # Decoding on an accelerator
     ("static", "static.choose", "static.desk", "static.steps", "static.graphs", "static.engine"),
     # The class people load

@@ -124,9 +124,14 @@ class Library:
         return said_AO
 
 
+def is_switched_off() -> bool:
+    """Whether the user wants no compiled code."""
+    return os.environ.get(SWITCH) == "0"
+
+
 def library() -> Library | None:
     """The compiled decoder; None where there is none, see :func:`state`."""
-    if os.environ.get(SWITCH) == "0":
+    if is_switched_off():
         return None
     found = _outcome()
     return found if isinstance(found, Library) else None
@@ -134,7 +139,7 @@ def library() -> Library | None:
 
 def state() -> str:
     """In words, whether decoding on this machine's processor is compiled, or why not."""
-    if os.environ.get(SWITCH) == "0":
+    if is_switched_off():
         return f"torch ({SWITCH}=0)"
     found = _outcome()
     return "compiled" if isinstance(found, Library) else f"torch ({found})"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from autogaze.grid import Indices
+from autogaze.native.pixels import pixel_library
 from autogaze.selectors.cells import Cells, Pixels, Tiling
 from autogaze.selectors.painting import Painting
 
@@ -88,11 +89,36 @@ class Errors:
     squared: Sums | None = None
     """(…, A) sums of squared errors in half levels; None where nobody asked for them."""
 
-    def set(self, place: Indices | tuple[Indices, int], error: Magnitudes, cells: Cells, *, unit: int) -> None:
-        """Set those of m pictures from their (m, S, S, 3) errors, so many half levels each."""
-        self.absolute[place] = unit * atom_sums(error, cells)
+    @classmethod
+    def of(cls, error: Magnitudes, cells: Cells, *, squared: bool, unit: int) -> Self:
+        """(m, A) those of m pictures from their (m, S, S, 3) errors, so many half levels each."""
+        squares = unit**2 * squared_atom_sums(error, cells) if squared else None
+        return cls(absolute=unit * atom_sums(error, cells), squared=squares)
+
+    def set(self, place: Indices | tuple[Indices, int], of_some: Errors) -> None:
+        """Set those of some pictures."""
+        self.absolute[place] = of_some.absolute
         if self.squared is not None:
-            self.squared[place] = unit**2 * squared_atom_sums(error, cells)
+            self.squared[place] = of_some.squared
+
+
+def picture_errors(tiles: Pixels, pictures: Pixels, cells: Cells, *, squared: bool) -> Errors:
+    """(m, A) errors of m pictures (m, S, S, 3) against as many tiles."""
+    code = pixel_library()
+    if code is None:
+        return Errors.of(picture_error(tiles, pictures), cells, squared=squared, unit=2)
+    absolute, squares = code.errors(tiles, pictures, atom_px=cells.atom_px, squared=squared)
+    return Errors(absolute=absolute, squared=squares)
+
+
+def bare_errors(tiles: Pixels, canvas: Painting, number: Indices, cells: Cells, *, squared: bool) -> Errors:
+    """(m, A) errors of the tiles of a canvas with the (m,) ascending numbers ``number`` against (m, S, S, 3) tiles."""
+    code = pixel_library()
+    if code is None:
+        return Errors.of(canvas_error(tiles, canvas, number), cells, squared=squared, unit=1)
+    levels, bare = _at(canvas.levels, number), _at(canvas.bare, number)
+    absolute, squares = code.errors(tiles, levels, bare=bare, atom_px=cells.atom_px, squared=squared)
+    return Errors(absolute=absolute, squared=squares)
 
 
 def canvas_errors(tiles: Pixels, canvas: Painting, tiling: Tiling, *, squared: bool) -> Errors:
@@ -105,10 +131,10 @@ def canvas_errors(tiles: Pixels, canvas: Painting, tiling: Tiling, *, squared: b
         bare = canvas.some_bare[number]
         if bare.any():
             some = number[bare]
-            sums.set(some, canvas_error(_at(tiles, some), canvas, some), cells, unit=1)
+            sums.set(some, bare_errors(_at(tiles, some), canvas, some, cells, squared=squared))
         if not bare.all():
             some = number[~bare]
-            sums.set(some, picture_error(_at(tiles, some), _at(canvas.levels, some)), cells, unit=2)
+            sums.set(some, picture_errors(_at(tiles, some), _at(canvas.levels, some), cells, squared=squared))
 
     share_out(work, np.arange(len(tiles)))
     return sums
@@ -166,8 +192,10 @@ class Scales:
     def _set(self, number: Indices, scale: int, shown: Pixels) -> None:
         for tile, picture in zip(number.tolist(), shown, strict=True):
             self.images[scale][tile] = picture  # not copied: copying them all would take as long as comparing them
-        error = picture_error(_at(self.tiles, number), shown)
-        self.errors.set((number, scale), error, self.tiling.cells, unit=2)
+        squared = self.errors.squared is not None
+        self.errors.set(
+            (number, scale), picture_errors(_at(self.tiles, number), shown, self.tiling.cells, squared=squared)
+        )
 
     def paste(self, index: Indices, canvas: Painting) -> None:
         """Paste built patches (tile · P + patch), in any order, on a canvas."""
