@@ -32,7 +32,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Decoding; selectors without weights
     (
         *("engine", "selectors.spending", "selectors.cells", "selectors.painting", "selectors.distortion"),
-        *("selectors.greedy", "selectors.pyramid", "selectors.canvas", "selectors.easel", "selectors.taps"),
+        *(
+            "selectors.pasting",
+            "selectors.greedy",
+            "selectors.pyramid",
+            "selectors.canvas",
+            "selectors.easel",
+            "selectors.taps",
+        ),
         *("selectors.device", "selectors.motion", "selectors.replenish", "selectors.scored", "selectors.detail"),
         *("selectors.difference", "selectors.flow", "selectors.motion_vectors", "selectors.uniform"),
         *("selectors.uniform_random", "selectors.tiles", "selectors.cascade", "selectors", "streaming"),

@@ -102,6 +102,14 @@ class Cells:
         return tuple(self.patch_of_atom.reshape(-1)[slots] for slots in self.slots_of_patch)
 
     @cached_property
+    def square_of_patch(self) -> tuple[tuple[int, int, int], ...]:
+        """P triples: scale number of each patch, its first atom, and its atoms along one side."""
+        return tuple(
+            (scale, int(atoms[0]), self.cell_px[scale] // self.atom_px)
+            for scale, atoms in zip(self.scale_of_patch, self.atoms_of_patch, strict=True)
+        )
+
+    @cached_property
     def runs(self) -> tuple[Indices, Indices, Indices]:
         """:attr:`atoms_of_patch` one after the other, (P,) where each patch's begin, and (P,) how many it has."""
         sizes = np.array([len(atoms) for atoms in self.atoms_of_patch])

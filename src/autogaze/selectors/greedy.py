@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autogaze.grid import Indices
 from autogaze.selectors.cells import Cells
 from autogaze.selectors.distortion import LEVELS, Errors, Scales, Sums, loss, psnr_db
+from autogaze.selectors.pasting import TileMemory, TileSearch, search_tile
 
 # Shape letters: n tiles, m of them, K scales, A atoms of a tile, P patches of a tile, N patches taken,
 # V atoms under m patches.
@@ -90,34 +90,6 @@ def _most_squared(decibels: float | None, num_values: int) -> int:
     return most
 
 
-@dataclass(kw_only=True, eq=False)
-class _Tile:
-    """One tile of a search, sharing its memory."""
-
-    removed: Sums
-    """(K · A,) error that each scale would take off each atom; 0 where something finer was pasted."""
-    shown: Sums
-    """(K, A) errors of the scales."""
-    finest: NDArray[np.int8]
-    """(A,) the finest scale pasted on each atom, −1 where there is none."""
-    gains: Sums
-    """(P + 1,) what each patch would gain."""
-    deepest: int
-    """The finest scale pasted anywhere."""
-
-    def __post_init__(self) -> None:
-        self._after: dict[int, Sums] = {}
-
-    def removed_after(self, scale: int) -> Sums:
-        """(K · A,) :attr:`removed` where a scale was just pasted."""
-        after = self._after.get(scale)
-        if after is None:
-            after = np.zeros_like(self.shown)
-            np.subtract(self.shown[scale], self.shown[scale + 1 :], out=after[scale + 1 :])
-            after = self._after[scale] = after.reshape(-1)
-        return after
-
-
 class Search:
     """A frame while patches are pasted on the canvas, in any order, with what every other patch would still gain.
 
@@ -137,7 +109,7 @@ class Search:
         self._removed = canvas.absolute[:, None] - scales.errors.absolute
         self._squared = None if canvas.squared is None else canvas.squared.copy()
         self._finest = np.full(canvas.absolute.shape, -1, np.int8)
-        self._tiles: dict[int, _Tile] = {}
+        self._tiles: dict[int, TileSearch] = {}
         # One patch more takes what no patch of a scale covers.
         self._gains = np.pad(patch_sums(self._removed, self.cells), ((0, 0), (0, 1)))
         self.absolute = float(canvas.absolute.sum())
@@ -180,47 +152,27 @@ class Search:
 
     def take(self, index: int) -> None:
         """Paste the patch ``index`` (tile · P + patch)."""
-        cells = self.cells
-        tile, patch = divmod(index, cells.grid.num_patches)
-        scale, K = cells.scale_of_patch[patch], cells.grid.num_scales
+        tile, patch = divmod(index, self.cells.grid.num_patches)
+        scale = self.cells.scale_of_patch[patch]
         if not self._exact[tile, scale]:
             self._build(np.array([tile]), scale)
-        seen = self._tiles.get(tile)
-        if seen is None:
-            seen = self._tiles[tile] = self._look_at(tile)
-        atoms, slots, touched = cells.atoms_of_patch[patch], cells.slots_of_patch[patch], cells.patches_of_patch[patch]
-        if scale < seen.deepest:  # else nothing finer was pasted here
-            open_to_it = seen.finest.take(atoms) <= scale
-            if np.count_nonzero(open_to_it) < len(atoms):
-                atoms, everywhere = atoms[open_to_it], np.tile(open_to_it, K)
-                slots, touched = slots[everywhere], touched[everywhere]
-        change, gains = seen.removed.take(slots), seen.gains
-        if scale < K - 1:
-            after = seen.removed_after(scale).take(slots)
-            change -= after
-            seen.removed[slots] = after
-        else:
-            seen.removed[slots] = 0
-        self.absolute -= gains.item(patch)
-        if self._squared is not None and self._scales.errors.squared is not None:
-            squared = self._scales.errors.squared[tile, scale].take(atoms)
-            self.squared += float((squared - self._squared[tile].take(atoms)).sum())
-            self._squared[tile, atoms] = squared
-        seen.finest[atoms] = scale
-        seen.deepest = max(seen.deepest, scale)
-        gains -= np.bincount(touched, change, len(gains))
-        gains[-1] = 0
-        best = gains[:-1].argmax()
-        self._best_patch[tile], self._best_gain[tile] = best, gains[best]
+        searched = self._tiles.get(tile)
+        if searched is None:
+            searched = self._tiles[tile] = search_tile(self._memory(tile), self.cells)
+        self.absolute -= self._gains.item(tile, patch)
+        pasted = searched.paste(patch)
+        self.squared += pasted.squared_change
+        self._best_patch[tile], self._best_gain[tile] = pasted.best_patch, pasted.best_gain
 
-    def _look_at(self, tile: int) -> _Tile:
-        finest = self._finest[tile]
-        return _Tile(
-            removed=self._removed[tile].reshape(-1),
-            shown=self._scales.errors.absolute[tile],
-            finest=finest,
+    def _memory(self, tile: int) -> TileMemory:
+        squared, shown = self._squared, self._scales.errors
+        return TileMemory(
+            removed=self._removed[tile],
+            shown=shown.absolute[tile],
+            finest=self._finest[tile],
             gains=self._gains[tile],
-            deepest=int(finest.max()),
+            squared=None if squared is None or shown.squared is None else squared[tile],
+            shown_squared=None if shown.squared is None else shown.squared[tile],
         )
 
     def _build_likely(self, at_least: float) -> None:
