@@ -161,10 +161,11 @@ def test_memory_is_bounded_and_given_back_between_clips() -> None:
     gc.collect()
     assert state_bytes(pool) < 5000
     held = []
-    for t in range(3 * CLIP_FRAMES):
+    for t in range(32):
         pool.step((k, tile_frames(k, t, t + 1)) for k in range(t % 3, TILES))
         held.append(state_bytes(pool))
-    assert max(held[CLIP_FRAMES:]) <= max(held[:CLIP_FRAMES]) * 1.01  # last groups are of different sizes
+    # Once every tile has been at the end of a clip nothing grows but by the few bytes of a larger last group.
+    assert max(held[2 * CLIP_FRAMES :]) < max(held[: 2 * CLIP_FRAMES]) + 100
 
 
 def test_a_clip_that_begins_when_no_other_goes_on_has_the_weights_of_that_time() -> None:

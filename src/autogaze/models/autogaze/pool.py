@@ -1,11 +1,12 @@
 """Tiles that are videos of their own, decoded together: every pass of the decoder is for as many as are open.
 
 Shape letters: K tiles, A of them in one pass, T frames, S side of the frames the encoder reads, P visual tokens of a
-frame, C channels, h × w places.
+frame, C channels.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -79,13 +80,10 @@ class TilePool:
         """Gaze at the next frame of each."""
         memory = self._memory = self._memory or self._new_memory()
         rows = [self._row(visit.tile, memory) for visit in visits]
-        visual_A1PC, last = self._model.decoder.encode(
-            torch.stack([visit.pixels_TCSS[len(visit.gazed)] for visit in visits])[:, None], memory.past(rows)
-        )
-        memory.keep(last, rows)
+        self._encode([visit for visit in visits if not visit.visual])
         gazed = self._model.decoder.engine.decode_frame(
             memory.decoder,
-            visual_A1PC[:, 0],
+            torch.stack([visit.visual.popleft() for visit in visits]),
             max_gazes=np.array([self._max_gazes_T[visit.tile.frames] for visit in visits]),
             threshold=self._budget.threshold,
             rows=rows,
@@ -94,14 +92,28 @@ class TilePool:
             visit.gazed.append(gaze)
             visit.tile.frames += 1
             if visit.tile.frames == self._clip_frames:
-                visit.tile.row, visit.tile.frames = None, 0
+                visit.tile.row, visit.tile.frames, visit.tile.conv = None, 0, None
                 memory.free.append(row)
+
+    def _encode(self, visits: Sequence[_Visit]) -> None:
+        """The visual tokens of each visit's frames up to the end of its clip, in batches of equally many frames."""
+        batches: dict[tuple[int, bool], list[_Visit]] = {}
+        for visit in visits:
+            frames = min(len(visit.pixels_TCSS) - len(visit.gazed), self._clip_frames - visit.tile.frames)
+            batches.setdefault((frames, visit.tile.conv is None), []).append(visit)
+        for (frames, _), batch in batches.items():
+            pixels_ATCSS = torch.stack([visit.pixels_TCSS[len(visit.gazed) :][:frames] for visit in batch])
+            pasts = [visit.tile.conv for visit in batch if visit.tile.conv is not None]
+            past = tuple(torch.cat(parts) for parts in zip(*pasts, strict=True)) or None
+            visual_ATPC, last = self._model.decoder.encode(pixels_ATCSS, past)
+            for a, visit in enumerate(batch):
+                visit.visual.extend(visual_ATPC[a])
+                visit.tile.conv = tuple(part[a : a + 1].clone() for part in last)
 
     def _row(self, tile: _Tile, memory: _Memory) -> int:
         """The tile's row, emptied where a clip begins."""
         if tile.row is None:
             tile.row = memory.free.pop()
-            memory.restart(tile.row)
             self._model.decoder.engine.restart(memory.decoder, tile.row)
         return tile.row
 
@@ -124,6 +136,8 @@ class _Tile:
     """Its row of the memory; None between clips."""
     frames: int = 0
     """Frames of its clip gazed at so far."""
+    conv: tuple[Tensor, ...] | None = None
+    """What the encoder's blocks need of earlier frames of its clip; None before the first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,6 +150,8 @@ class _Visit:
     frames: Frames
     pixels_TCSS: Tensor
     """Normalised frames."""
+    visual: deque[Tensor] = field(default_factory=deque)
+    """(P, C) visual tokens of the next frames, as far as they have been encoded."""
     gazed: list[FrameGaze] = field(default_factory=list)
 
     @property
@@ -146,26 +162,8 @@ class _Visit:
 
 @dataclass(slots=True, kw_only=True)
 class _Memory:
-    """What tiles in the middle of their clips need of the frames before, by rows."""
+    """What the decoder needs of earlier frames of the tiles in the middle of their clips, a row each."""
 
     decoder: DecoderState
     free: list[int]
     """Rows of no tile; the one left last is the next to be taken, as its memory has been written before."""
-    conv: tuple[Tensor, ...] | None = None
-    """Last inputs of the encoder's blocks, (K, C, T, h, w) each; None before the first frame of all."""
-
-    def restart(self, row: int) -> None:
-        """Before the first frame of a clip, of which the encoder sees zeros."""
-        for past in self.conv or ():
-            past[row] = 0
-
-    def past(self, rows: Sequence[int]) -> tuple[Tensor, ...] | None:
-        """What the encoder needs of earlier frames of these rows."""
-        return None if self.conv is None else tuple(past[rows] for past in self.conv)
-
-    def keep(self, last: tuple[Tensor, ...], rows: Sequence[int]) -> None:
-        """Take what the encoder gave these rows for their next frames."""
-        if self.conv is None:
-            self.conv = tuple(new.new_zeros(len(self.decoder.length), *new.shape[1:]) for new in last)
-        for past, new in zip(self.conv, last, strict=True):
-            past[rows] = new
