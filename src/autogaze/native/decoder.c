@@ -1,26 +1,23 @@
 /* The gaze decoder on a CPU: one call feeds the new tokens of several clips through every block and both heads.
 
-   Written with the vector extensions of GCC, for whatever vectors the processor has. Every number is summed in one
-   order, which depends neither on threads nor on what else is fed: a clip's results are the same bits in any batch.
+   Written with the vector extensions of GCC, for AVX-512 or, where that is not, AVX2 with FMA. Every number is summed
+   in one order, which depends neither on threads nor on what else is fed: a clip's results are the same bits in any
+   batch.
 
    Shape letters: N new tokens of all rows in use, row after row, A rows in use, C channels, H query heads, G key/value
    heads, R = H / G, D channels of a head, E = D / 2, F channels inside the feed-forward layer, O outputs of the heads,
    L places of the cache. Matrices are packed as panels: (outputs / PANEL, inputs, PANEL), padded with zeros. */
 
+#include <immintrin.h>
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
-#include <omp.h>
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
 
 #if defined(__AVX512F__)
 enum { LANES = 16, PANEL_VECTORS = 2, TILE = 12 };
-#elif defined(__AVX__)
-enum { LANES = 8, PANEL_VECTORS = 2, TILE = 6 };
 #else
-enum { LANES = 4, PANEL_VECTORS = 4, TILE = 4 };
+enum { LANES = 8, PANEL_VECTORS = 2, TILE = 6 };
 #endif
 enum {
     PANEL = LANES * PANEL_VECTORS, /* columns of a product that are computed at once, for TILE rows: in registers */
@@ -31,7 +28,7 @@ enum {
 };
 
 typedef float vector __attribute__((vector_size(LANES * 4)));
-typedef float vector_anywhere __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef float vector_anywhere __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t integers __attribute__((vector_size(LANES * 4)));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -55,30 +52,26 @@ struct span {
 
 INLINE vector load(const float *from) { return *(const vector_anywhere *)from; }
 INLINE void store(float *to, vector value) { *(vector_anywhere *)to = value; }
-INLINE vector all(float value) { return (vector){} + value; }
+INLINE vector all(float value) { return (vector){0} + value; }
 INLINE vector choose(integers where, vector yes, vector no) {
     return (vector)((where & (integers)yes) | (~where & (integers)no));
 }
+/* Of a number and NaN these are the second argument. */
 #if defined(__AVX512F__)
 INLINE vector larger(vector a, vector b) { return _mm512_max_ps(a, b); }
+INLINE vector smaller(vector a, vector b) { return _mm512_min_ps(a, b); }
 INLINE int any_above(vector x, float level) { return _mm512_cmp_ps_mask(x, all(level), _CMP_GT_OQ) != 0; }
-#elif defined(__AVX__)
-INLINE vector larger(vector a, vector b) { return _mm256_max_ps(a, b); }
-INLINE int any_above(vector x, float level) { return _mm256_movemask_ps(_mm256_cmp_ps(x, all(level), _CMP_GT_OQ)) != 0; }
 #else
-INLINE vector larger(vector a, vector b) { return choose(a > b, a, b); }
-INLINE int any_above(vector x, float level) {
-    const integers above = x > all(level);
-    int found = 0;
-    for (int lane = 0; lane < LANES; lane++) found |= above[lane];
-    return found;
-}
+INLINE vector larger(vector a, vector b) { return _mm256_max_ps(a, b); }
+INLINE vector smaller(vector a, vector b) { return _mm256_min_ps(a, b); }
+INLINE int any_above(vector x, float level) { return _mm256_movemask_ps(_mm256_cmp_ps(x, all(level), _CMP_GT_OQ)) != 0; }
 #endif
 
-/* 2 to the power of x, to one or two units in the last place; of x below -126 what it is of -126. */
+/* 2 to the power of x, which is at most 127, to one or two units in the last place; of x below -126 what it is of
+   -126, of NaN NaN. */
 INLINE vector power_of_two(vector x) {
-    const float round = 0x1.8p23f; /* added, it leaves the nearest integer in the last bits */
-    x = larger(x, all(-126.0f));
+    const float round = 0x1.8p23f + 127; /* added, it leaves the nearest integer, as an exponent, in the last bits */
+    x = larger(all(-126.0f), x);
     const vector shifted = x + round, f = x - (shifted - round);
     vector p = all(1.5353374e-4f); /* least largest relative error, 2e-9 before rounding */
     p = p * f + 1.3398879e-3f;
@@ -87,7 +80,7 @@ INLINE vector power_of_two(vector x) {
     p = p * f + 2.4022648e-1f;
     p = p * f + 6.9314720e-1f;
     p = p * f + 1.0f;
-    return (vector)((integers)p + ((integers)shifted << 23));
+    return p * (vector)((integers)shifted << 23);
 }
 
 INLINE float sum_of(vector x) {
@@ -184,7 +177,7 @@ INLINE void finish_panel(enum finish how, const float *product, int64_t panel, i
             float gated[PANEL / 2];
             for (int v = 0; v < PANEL_VECTORS / 2; v++) {
                 vector gate = load(product + v * LANES), up = load(product + PANEL / 2 + v * LANES);
-                vector below = power_of_two(gate * -1.44269504f) + 1.0f;
+                vector below = power_of_two(smaller(all(126.0f), gate * -1.44269504f)) + 1.0f;
                 store(gated + v * LANES, gate / below * up);
             }
             memcpy(into, gated, sizeof(float) * count);
@@ -286,7 +279,7 @@ static void open_tile(struct tile *t, const float *q, int64_t step, int64_t firs
         for (int64_t d = 0; d < D; d++) t->q[d * TILE + r] = from[d];
         for (int64_t d = 0; d < D; d++) t->sum[r * D + d] = 0;
         t->last[r] = past + query / R;
-        t->top[r] = -1e30f, t->shrink[r] = 1.0f, t->total[r] = all(0.0f);
+        t->top[r] = -INFINITY, t->shrink[r] = 1.0f, t->total[r] = all(0.0f);
     }
 }
 
@@ -347,12 +340,16 @@ static int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL
 
 int64_t autogaze_panel(void) { return PANEL; }
 
-/* Floats of working memory that a feed takes. */
-int64_t autogaze_scratch(const struct shape *s, int64_t tokens, int64_t rows, int64_t threads) {
+/* Floats that a thread lays a tile of tokens into; a little apart from the next thread's, so that they share no line. */
+static int64_t tile_size(const struct shape *s) {
     const int64_t HD = s->heads * s->head_dim, widest = HD > s->inner ? HD : s->inner;
-    const int64_t inputs = widest > s->channels ? widest : s->channels;
-    return tokens * (2 * HD + 2 * s->kv_heads * s->head_dim + s->inner) + rows * (2 * HD + s->channels + s->head_dim)
-           + threads * (inputs * TILE + 16) + 64;
+    return (widest > s->channels ? widest : s->channels) * TILE + 16;
+}
+
+/* Floats of working memory that a feed takes: laid out in autogaze_feed. */
+int64_t autogaze_scratch(const struct shape *s, int64_t tokens, int64_t rows, int64_t threads) {
+    const int64_t HD = s->heads * s->head_dim, KV = 2 * s->kv_heads * s->head_dim;
+    return tokens * (HD + KV + HD + s->inner) + rows * s->channels + threads * tile_size(s);
 }
 
 /* Feed `tokens` tokens x (N, C), which are overwritten, at the rotations turn (N, E, 2); what the heads, packed as
@@ -361,17 +358,12 @@ void autogaze_feed(const struct shape *s, const struct layer *layers, const floa
                    int64_t rows, int64_t tokens, float *x, const float *turn, float *said, float *scratch,
                    int64_t threads) {
     const int64_t C = s->channels, D = s->head_dim, HD = s->heads * D, KV = 2 * s->kv_heads * D, F = s->inner;
-    const int64_t widest = HD > F ? HD : F, inputs = widest > C ? widest : C;
     float *q = scratch, *kv = q + tokens * HD, *attended = kv + tokens * KV, *inner = attended + tokens * HD;
     float *last_x = inner + tokens * F, *tiles = last_x + rows * C;
     const float eps = (float)s->eps;
 #pragma omp parallel num_threads(threads)
     {
-#ifdef _OPENMP
-        float *tile = tiles + omp_get_thread_num() * (inputs * TILE + 16);
-#else
-        float *tile = tiles;
-#endif
+        float *tile = tiles + omp_get_thread_num() * tile_size(s);
         float *stream = x;
         int64_t count = tokens; /* tokens in the stream: all, and in the end those of which something is asked */
         for (int64_t l = 0; l < s->layers; l++) {

@@ -18,7 +18,7 @@ from autogaze.choosing import Floats
 from autogaze.engine import DecoderState, Engine, LayerWeights, fuse, fuse_heads
 from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.modeling_autogaze import GazeDecoder
-from autogaze.native.library import Library, library
+from autogaze.native.library import Library, library, readable
 from autogaze.native.packing import PackedDecoder, PackedLayer, pack, pack_gated
 
 
@@ -58,10 +58,9 @@ class NativeEngine(Engine):
     @torch.inference_mode()
     def start(self, clips: int, *, capacity: int, memory: DecoderState | None = None) -> DecoderState:
         """See :meth:`Engine.start`."""
-        attention = self.decoder.model.blocks[0].self_attn
-        weight = attention.k_proj.weight
-        code = library() if weight.device.type == "cpu" and weight.dtype == torch.float32 else None
-        if code is None or self._together or not code.takes(attention.head_dim):
+        fits = all(readable(weight) for weight in self.decoder.parameters())
+        code = library() if fits and not self._together else None
+        if code is None or not code.takes(self.decoder.model.blocks[0].self_attn.head_dim):
             return super().start(clips, capacity=capacity, memory=memory)
         usable = memory if isinstance(memory, NativeState) else None  # others' may end within a panel
         keys, values, scratch = self._memory(clips, -(-capacity // code.panel) * code.panel, usable)

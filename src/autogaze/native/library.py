@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +45,11 @@ class _Shape(ctypes.Structure):
     )
 
 
+def readable(tensor: Tensor) -> bool:
+    """Whether the code can read such numbers: fp32 on the CPU."""
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
 class Library:
     """The functions of the shared library."""
 
@@ -60,6 +65,9 @@ class Library:
         code.autogaze_panel.restype = size
         self.panel: int = code.autogaze_panel()
         """W: outputs of a matrix, and places of the cache, that are computed at once."""
+
+    def __reduce__(self) -> tuple[Callable[[int], Library], tuple[int]]:
+        return _of_panel, (self.panel,)  # states are copied and go to other processes; the code stays where it is
 
     def takes(self, head_dim: int) -> bool:
         """Whether heads of so many channels can be computed."""
@@ -88,7 +96,12 @@ class Library:
             x_NC: the new tokens, row after row; overwritten.
             turn_N1E: rotation of each pair of channels at each token's position, complex.
             scratch: working memory.
+
+        Raises:
+            ValueError: the new tokens are of another precision or on another device.
         """
+        if not readable(x_NC):  # its memory would be read all the same
+            raise ValueError(f"tokens must be torch.float32 on the CPU as the weights, got {x_NC.dtype} on {x_NC.device}")
         _, G, L, D = values[0].shape
         shape = _Shape(
             layers=len(decoder.layers),
@@ -143,6 +156,19 @@ def state() -> str:
         return f"torch ({SWITCH}=0)"
     found = _outcome()
     return "compiled" if isinstance(found, Library) else f"torch ({found})"
+
+
+def _of_panel(panel: int) -> Library:
+    """The compiled decoder, for a state that was made with one.
+
+    Raises:
+        NativeError: there is none here, or another processor's, to which the state's memory means something else.
+    """
+    found = library()
+    if found is None or found.panel != panel:
+        here = state() if found is None else f"compiled in panels of {found.panel}"
+        raise NativeError(f"a state of decoding compiled in panels of {panel} cannot go on here, which is {here}")
+    return found
 
 
 @cache
