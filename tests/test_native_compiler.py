@@ -47,6 +47,19 @@ def forgotten():
     library._outcome.cache_clear()
 
 
+def fake(path: Path, script: str) -> str:
+    """A command that does this."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def broken_gcc(folder: Path) -> str:
+    """A GCC that compiles nothing, and says so in no encoding."""
+    says = "echo '#define __GNUC__ 12'"
+    return fake(folder / "gcc", f"case $* in *-dM*) {says};; *) printf 'it is broken \\377' >&2; exit 1;; esac")
+
+
 def answer(path: Path) -> int:
     return int(ctypes.CDLL(str(path)).answer())
 
@@ -73,7 +86,7 @@ def test_it_is_compiled_once_and_found_without_a_compiler(source, tmp_path, monk
     monkeypatch.delenv("CC", raising=False)
     assert compiled(source, folder=folder) == first
     source.write_text(CODE + "\n")  # other code is another library
-    with pytest.raises(NativeError, match="no C compiler was found; install gcc"):
+    with pytest.raises(NativeError, match="no GCC was found; install gcc"):
         compiled(source, folder=folder)
     assert [path.name for path in folder.iterdir()] == [first.name]
 
@@ -91,11 +104,52 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(source, tmp_path, mo
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(CompilerFailedError, match=r"gcc.* failed: .*error"):
         compiled(source, folder=tmp_path / "made")
-    monkeypatch.setenv("CC", "false")
+    monkeypatch.setenv("CC", f"{broken_gcc(tmp_path)} -m64")
     source.write_text(CODE)
-    with pytest.raises(CompilerFailedError, match=r"false .* failed"):
+    with pytest.raises(CompilerFailedError, match=r"gcc -m64 .* failed: it is broken"):
         compiled(source, folder=tmp_path / "made")
     assert list((tmp_path / "made").iterdir()) == []
+
+
+@needs_compiler
+def test_other_compilers_than_gcc_are_passed_over(source, tmp_path, monkeypatch):
+    """Clang's code would ask torch's OpenMP library for what only clang's own knows."""
+    monkeypatch.setenv("CC", fake(tmp_path / "clang", "echo '#define __GNUC__ 4'; echo '#define __clang__ 1'"))
+    assert answer(compiled(source, folder=tmp_path / "made")) >= 1
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NativeError, match=r"no GCC was found; install gcc, or name one in \$CC"):
+        compiled(source, folder=tmp_path / "elsewhere")
+
+
+@needs_compiler
+def test_sources_and_messages_in_any_encoding(source, tmp_path, monkeypatch):
+    source.write_bytes(b"/* \xff */" + CODE.encode())
+    assert answer(compiled(source, folder=tmp_path / "made")) >= 1
+    monkeypatch.setenv("CC", broken_gcc(tmp_path))
+    with pytest.raises(CompilerFailedError, match="it is broken"):
+        compiled(source, folder=tmp_path / "elsewhere")
+
+
+@needs_compiler
+def test_what_killed_compilers_left_is_removed(source, tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir(mode=0o700)
+    left, in_use = folder / "answer-0.so1.part", folder / "answer-0.so2.part"
+    for path in (left, in_use):
+        path.touch()
+    os.utime(left, (1, 1))
+    made = compiled(source, folder=folder)
+    assert set(folder.iterdir()) == {made, in_use}
+
+
+@needs_compiler
+def test_torchs_own_threads_are_shared_where_others_are_loaded(tmp_path, monkeypatch):
+    of_torch, loaded = compiler._openmp_of_torch(), compiler._loaded()
+    other = tmp_path / "libgomp-other.so"
+    other.touch()
+    for paths in ([other, *loaded], [*loaded, other]):
+        monkeypatch.setattr(compiler, "_loaded", lambda paths=paths: paths)
+        assert compiler._openmp_of_torch() == of_torch
 
 
 @needs_compiler
@@ -104,6 +158,26 @@ def test_without_a_folder_to_write_in_it_is_compiled_for_this_process(source, tm
     path = compiled(source, folder=tmp_path / "file" / "made")
     assert tmp_path not in path.parents
     assert answer(path) >= 1
+
+
+@needs_compiler
+def test_a_folder_that_others_can_write_to_is_not_used(source, tmp_path):
+    """They could put anything there, which would be run."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    for mode, used in ((0o775, False), (0o757, False), (0o755, True)):
+        folder.chmod(mode)
+        assert (folder in compiled(source, folder=folder).parents) == used
+
+
+@needs_compiler
+def test_without_a_home_it_is_compiled_for_this_process(source, monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert answer(compiled(source)) >= 1
 
 
 @needs_compiler
@@ -137,19 +211,22 @@ def test_systems_that_it_is_not_written_for(system, machine, features, reason, s
 def test_where_libraries_are_kept(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache_folder() == Path("/somewhere/autogaze")
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which its specification says to ignore
+    assert cache_folder() == Path("/home/me/.cache/autogaze")
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path("/home/me/.cache/autogaze")
 
 
 @needs_compiler
 def test_a_failing_compiler_is_warned_of_once(tmp_path, monkeypatch, forgotten):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CC", "false")
-    with pytest.warns(FallbackWarning, match="decoding by torch alone, which takes longer: false"):
+    command = broken_gcc(tmp_path)
+    monkeypatch.setenv("CC", command)
+    with pytest.warns(FallbackWarning, match=f"decoding by torch alone, which takes longer: {command}"):
         assert library.library() is None
     assert library.library() is None
-    assert library.state().startswith("torch (false -std")
+    assert library.state().startswith(f"torch ({command} -std")
 
 
 def test_no_compiler_is_no_reason_to_warn(tmp_path, monkeypatch, forgotten, recwarn):

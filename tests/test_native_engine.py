@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from autogaze.engine import DecoderState, Engine
 from autogaze.models.autogaze.configuration_autogaze import GazeDecoderConfig
 from autogaze.models.autogaze.decoding import ClipDecoder
 from autogaze.models.autogaze.modeling_autogaze import GazeDecoder, GazeModel
+from autogaze.native.compiler import NativeError
 from autogaze.native.engine import NativeEngine, NativeState
 from autogaze.native.library import SWITCH, library, state
 from naive import naive_gaze
@@ -93,6 +95,7 @@ def read(engine: Engine, feeds: list[dict[int, int]], *, rows: int, seed: int = 
     return out
 
 
+ENGINES = (Engine, NativeEngine)
 FEEDS = [{0: 1}, {0: 1, 1: 13, 2: 300}, {2: 10}, {1: 206, 0: 126}, {0: 1, 1: 2, 2: 3}, {2: 129}, {0: 48, 1: 49}]
 
 
@@ -122,7 +125,7 @@ def test_a_pass_equals_torchs(sizes):
 def test_it_is_as_exact_as_torch():
     decoder = random_decoder(hidden_size=192, intermediate_size=384)
     feeds = [{0: 206}, {0: 10}, {0: 200}, {0: 10}, {0: 500}]
-    got = [read(engine(decoder, positions="true"), feeds, rows=1)[-1] for engine in (Engine, NativeEngine)]
+    got = [read(engine(decoder, positions="true"), feeds, rows=1)[-1] for engine in ENGINES]
     decoder.double()
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(1, 2000, 192, generator=generator)[:, :926].double()
@@ -148,6 +151,28 @@ def test_scores_far_apart(scale):
         assert np.isfinite(b).all()
         # Nearly all weight is on one token: rounding of scores decides which of two that are close.
         assert np.median(np.abs(a - b)) < 1e-3 * np.abs(a).max()
+
+
+@needs_library
+def test_gates_far_below_and_above_nothing():
+    decoder = random_decoder()
+    with torch.no_grad():
+        for layer in decoder.model.blocks:
+            layer.mlp.gate_proj.weight.mul_(60)  # exponentials beyond fp32, where torch's gates are closed or open
+    for torchs, ours in zip(
+        *(read(engine(decoder, positions="true"), FEEDS, rows=3) for engine in ENGINES), strict=True
+    ):
+        np.testing.assert_allclose(torchs, ours, rtol=1e-3, atol=1e-4 * np.abs(torchs).max())
+
+
+@needs_library
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj"])
+def test_what_is_no_number_stays_none(bad, where):
+    decoder = random_decoder()
+    decoder.model.blocks[0].get_submodule(where).weight.data[0, 0] = bad
+    for said in read(NativeEngine(decoder, positions="true"), FEEDS, rows=3):
+        assert np.isnan(said).all()
 
 
 @needs_library
@@ -273,6 +298,57 @@ def test_going_on_twice_from_a_forked_state():
 
 
 @needs_library
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))])
+def test_a_copied_state_goes_on(copied):
+    model, video = native_model(), clips(1, frames=4)
+    decoder = native_decoder(model)
+    memory = decoder.start(1, frames=4, max_gazes=10)
+    decoder.step(memory, video[:, :2], max_gazes_T=[10, 10])
+    other = copied(memory)
+    rest = decoder.step(memory, video[:, 2:], max_gazes_T=[10, 10])[0]
+    identical(decoder.step(other, video[:, 2:], max_gazes_T=[10, 10])[0], rest)
+
+
+@needs_library
+def test_a_state_of_another_machine(monkeypatch):
+    pickled = pickle.dumps(NativeEngine(random_decoder(), positions="true").start(1, capacity=9))
+    panel = library().panel
+    monkeypatch.setenv(SWITCH, "0")
+    with pytest.raises(NativeError, match=f"compiled in panels of {panel} cannot go on here, which is torch"):
+        pickle.loads(pickled)
+    monkeypatch.delenv(SWITCH)
+    monkeypatch.setattr(library(), "panel", 8)
+    with pytest.raises(NativeError, match="cannot go on here, which is compiled in panels of 8"):
+        pickle.loads(pickled)
+
+
+@needs_library
+def test_tokens_of_another_precision_are_refused():
+    """Their memory would be read as if it were fp32."""
+    model = native_model()
+    decoder = native_decoder(model)
+    memory = decoder.start(1, frames=2, max_gazes=10)
+    with pytest.raises(ValueError, match=r"tokens must be torch\.float32 on the CPU .* got torch\.float64 on cpu"):
+        decoder.engine.decode_frame(memory.decoder, torch.zeros(1, 16, 32, dtype=torch.float64), max_gazes=10)
+
+
+@needs_library
+def test_threads_of_python_decode_at_once():
+    model, video = native_model(), clips(3)
+    decoder = native_decoder(model)
+
+    def run(number: int) -> list[FrameGaze]:
+        memory = decoder.start(1, frames=5, max_gazes=10)
+        return decoder.step(memory, video[number : number + 1], max_gazes_T=[10] * 5)[0]
+
+    wanted = [run(number) for number in range(3)]
+    numbers = [0, 1, 2] * 6
+    with ThreadPoolExecutor(3) as pool:
+        for number, got in zip(numbers, pool.map(run, numbers), strict=True):
+            identical(got, wanted[number])
+
+
+@needs_library
 def test_weights_are_packed_once_and_changes_are_noticed():
     model, video = native_model(), clips(1)
     engine = NativeEngine(model.gaze_decoder, positions="true")
@@ -324,7 +400,11 @@ def test_sampling_draws_the_same():
 
 
 @pytest.mark.parametrize(
-    "why", ["narrow heads", "heads too wide", "half precision", "double precision", "together", "switched off"]
+    "why",
+    [
+        *("narrow heads", "heads too wide", "half precision", "double precision", "one weight in half precision"),
+        *("together", "switched off"),
+    ],
 )
 def test_where_torch_decodes(why, monkeypatch):
     head_dim = {"narrow heads": 8, "heads too wide": 160}.get(why, 32)
@@ -333,6 +413,8 @@ def test_where_torch_decodes(why, monkeypatch):
         model.bfloat16()
     if why == "double precision":
         model.double()
+    if why == "one weight in half precision":
+        model.gaze_decoder.model.blocks[1].mlp.down_proj.bfloat16()
     if why == "switched off":
         monkeypatch.setenv(SWITCH, "0")
     engine = NativeEngine(model.gaze_decoder, positions="true", together=True if why == "together" else None)

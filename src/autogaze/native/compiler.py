@@ -12,12 +12,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from autogaze.errors import AutoGazeError
 
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+FLAGS = (
+    *("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
+    "-Wl,--as-needed",  # or the compiler's own OpenMP library would be loaded beside torch's
+)
 _NEEDED_FEATURES = {"avx2", "fma"}
 _PATIENCE_S = 120
 
@@ -35,20 +42,21 @@ def compiled(source: Path, *, folder: Path | None = None) -> Path:
 
     Args:
         source: one file, which includes nothing but headers of the compiler and the C library.
-        folder: where libraries are kept; None: :func:`cache_folder`. Where nothing can be written, the library lies in
-            a temporary folder of this process.
+        folder: where libraries are kept; None: :func:`cache_folder`. Where nothing can be written, or others could
+            write too, the library lies in a temporary folder of this process.
 
     Raises:
         NativeError: this is another system or processor than such code is written for, or there is no compiler.
         CompilerFailedError: the compiler failed.
     """
-    processor, openmp = _processor(), _openmp_of_torch()
-    key = "\0".join([*FLAGS, processor, str(openmp), source.read_text()])
-    name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
-    place = _own(cache_folder() if folder is None else folder)
+    openmp = _openmp_of_torch()
+    key = b"\0".join([os.fsencode(" ".join([*FLAGS, _processor(), str(openmp)])), source.read_bytes()])
+    name = f"{source.stem}-{hashlib.sha256(key).hexdigest()[:24]}.so"
+    place = _own(folder)
     if (place / name).is_file():
         return place / name
     command = [*_compiler(), *FLAGS, str(source), str(openmp), "-lm"]
+    _remove_abandoned(place)
     with tempfile.NamedTemporaryFile(dir=place, prefix=name, suffix=".part", delete=False) as part:
         pass
     try:
@@ -59,20 +67,32 @@ def compiled(source: Path, *, folder: Path | None = None) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``autogaze`` in ``$XDG_CACHE_HOME``, without that in ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "autogaze"
+    """Where libraries are kept: ``autogaze`` in ``$XDG_CACHE_HOME``, without that in ``~/.cache``.
+
+    Raises:
+        RuntimeError: this user has no home.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "autogaze"
 
 
-def _own(folder: Path) -> Path:
-    """The folder, if it is this user's and can be written to, or else a temporary one."""
-    try:
+def _own(folder: Path | None) -> Path:
+    """The folder, if this user and nobody else can write to it, or else a temporary one: what lies there is run."""
+    with suppress(OSError, RuntimeError):
+        folder = cache_folder() if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+        found = folder.stat()
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o022 and os.access(folder, os.W_OK | os.X_OK):
             return folder
-    except OSError:
-        pass
     return Path(_temporary_folder().name)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed while they compiled have left."""
+    for part in folder.glob("*.part"):
+        with suppress(OSError):  # another process removes it too
+            if time.time() - part.stat().st_mtime > 2 * _PATIENCE_S:
+                part.unlink()
 
 
 @cache
@@ -108,9 +128,18 @@ def _compiler() -> list[str]:
     """
     for candidate in (os.environ.get("CC", ""), "gcc", "cc"):
         command = candidate.split()
-        if command and shutil.which(command[0]):
+        if command and shutil.which(command[0]) and _is_gcc(command):
             return command
-    raise NativeError("no C compiler was found; install gcc, or name one in $CC")
+    raise NativeError("no GCC was found; install gcc, or name one in $CC")
+
+
+def _is_gcc(command: list[str]) -> bool:
+    """Whether a compiler is GCC. Others' code calls other OpenMP libraries, and gets wrong answers from this one."""
+    try:
+        defined = _run([*command, "-dM", "-E", "-x", "c", os.devnull])
+    except CompilerFailedError:
+        return False
+    return "__GNUC__" in defined and "__clang__" not in defined
 
 
 def _openmp_of_torch() -> Path:
@@ -119,17 +148,29 @@ def _openmp_of_torch() -> Path:
     Raises:
         NativeError: there is none.
     """
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        path = Path(line.split(maxsplit=5)[-1])
-        if path.name.startswith(("libgomp", "libiomp5", "libomp")) and path.is_file():
-            return path
-    raise NativeError("this torch has no OpenMP threads to share")
+    found = [path for path in _loaded() if path.name.startswith(("libgomp", "libiomp5", "libomp")) and path.is_file()]
+    if not found:
+        raise NativeError("this torch has no OpenMP threads to share")
+    # Other packages bring such libraries too.
+    return next((path for path in found if Path(torch.__file__).parent in path.parents), found[0])
 
 
-def _run(command: list[str]) -> None:
+def _loaded() -> list[Path]:
+    """The files in this process's memory, and things that are no files."""
+    lines = os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines()
+    return [Path(line.split(maxsplit=5)[-1]) for line in lines]
+
+
+def _run(command: list[str]) -> str:
+    """What a command prints.
+
+    Raises:
+        CompilerFailedError: it failed.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+        done = subprocess.run(command, capture_output=True, errors="replace", timeout=_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CompilerFailedError(f"{' '.join(command)}: {error}") from error
     if done.returncode:
         raise CompilerFailedError(f"{' '.join(command)} failed: {done.stderr.strip()[-2000:]}")
+    return done.stdout

@@ -101,7 +101,9 @@ class Library:
             ValueError: the new tokens are of another precision or on another device.
         """
         if not readable(x_NC):  # its memory would be read all the same
-            raise ValueError(f"tokens must be torch.float32 on the CPU as the weights, got {x_NC.dtype} on {x_NC.device}")
+            raise ValueError(
+                f"tokens must be torch.float32 on the CPU as the weights, got {x_NC.dtype} on {x_NC.device}"
+            )
         _, G, L, D = values[0].shape
         shape = _Shape(
             layers=len(decoder.layers),
