@@ -18,6 +18,7 @@ from autogaze.models.autogaze.modeling_autogaze import GazeDecoder, GazeModel
 from autogaze.native.compiler import NativeError
 from autogaze.native.engine import NativeEngine, NativeState
 from autogaze.native.library import SWITCH, library, state
+from autogaze.tiled_attention import Scratch
 from naive import naive_gaze
 from small_models import clips, small_model
 
@@ -223,6 +224,29 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
             np.testing.assert_array_equal(a, b)
     finally:
         torch.set_num_threads(before)
+
+
+@needs_library
+@pytest.mark.parametrize("threads", [1, 5])
+@pytest.mark.parametrize("sizes", [{}, {"hidden_size": 200}, {"intermediate_size": 200, "num_attention_heads": 4}])
+def test_no_more_working_memory_is_written_than_was_asked_for(sizes, threads, monkeypatch):
+    rooms = []
+
+    class Fenced(Scratch):
+        def room(self, size, *, like):
+            rooms.append((like.new_full((size + 8192,), 7.0), size))
+            return rooms[-1][0][:size]
+
+    monkeypatch.setattr("autogaze.engine.Scratch", Fenced)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        read(NativeEngine(random_decoder(**sizes), positions="true"), FEEDS, rows=3)
+    finally:
+        torch.set_num_threads(before)
+    assert len(rooms) == len(FEEDS)
+    for memory, size in rooms:
+        assert (memory[size:] == 7).all()
 
 
 @needs_library
