@@ -171,6 +171,16 @@ def test_a_folder_that_others_can_write_to_is_not_used(source, tmp_path):
 
 
 @needs_compiler
+def test_nobody_else_can_change_what_was_compiled(source, tmp_path):
+    before = os.umask(0)
+    try:
+        path = compiled(source, folder=tmp_path / "made")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
+@needs_compiler
 def test_without_a_home_it_is_compiled_for_this_process(source, monkeypatch):
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -204,6 +214,7 @@ def test_systems_that_it_is_not_written_for(system, machine, features, reason, s
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(compiler, "_features", lambda: features)
+    monkeypatch.setattr(compiler, "_loaded", None)  # others have no such file to read
     with pytest.raises(NativeError, match=reason):
         compiled(source, folder=tmp_path)
 

@@ -49,8 +49,8 @@ def compiled(source: Path, *, folder: Path | None = None) -> Path:
         NativeError: this is another system or processor than such code is written for, or there is no compiler.
         CompilerFailedError: the compiler failed.
     """
-    openmp = _openmp_of_torch()
-    key = b"\0".join([os.fsencode(" ".join([*FLAGS, _processor(), str(openmp)])), source.read_bytes()])
+    processor, openmp = _processor(), _openmp_of_torch()
+    key = b"\0".join([os.fsencode(" ".join([*FLAGS, processor, str(openmp)])), source.read_bytes()])
     name = f"{source.stem}-{hashlib.sha256(key).hexdigest()[:24]}.so"
     place = _own(folder)
     if (place / name).is_file():
@@ -61,6 +61,7 @@ def compiled(source: Path, *, folder: Path | None = None) -> Path:
         pass
     try:
         _run([*command, "-o", part.name])
+        Path(part.name).chmod(0o700)  # whatever this user's files are usually like
         return Path(part.name).replace(place / name)  # at once: other processes see all of it or nothing
     finally:
         Path(part.name).unlink(missing_ok=True)

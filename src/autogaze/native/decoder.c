@@ -33,7 +33,7 @@ typedef int32_t integers __attribute__((vector_size(LANES * 4)));
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* What is fed to. Mirrored by autogaze.native.library.Shape. */
+/* What is fed to. Mirrored by autogaze.native.library._Shape. */
 struct shape {
     int64_t layers, channels, heads, kv_heads, head_dim, inner, outputs, capacity;
     double eps;
@@ -134,9 +134,9 @@ INLINE void gather(const float *left, const float *right, int64_t inputs, int64_
     if (rows == 1) { enum { ROWS = 1 }; what; }                                                                       \
     else if (rows == 2) { enum { ROWS = 2 }; what; }                                                                  \
     else if (rows <= 4) { enum { ROWS = 4 }; what; }                                                                  \
-    else if (rows <= 6 && TILE >= 6) { enum { ROWS = TILE < 6 ? TILE : 6 }; what; }                                   \
-    else if (rows <= 8 && TILE >= 8) { enum { ROWS = TILE < 8 ? TILE : 8 }; what; }                                   \
-    else if (rows <= 10 && TILE >= 10) { enum { ROWS = TILE < 10 ? TILE : 10 }; what; }                               \
+    else if (rows <= 6) { enum { ROWS = 6 }; what; }                                                                  \
+    else if (rows <= 8) { enum { ROWS = TILE < 8 ? TILE : 8 }; what; }                                                \
+    else if (rows <= 10) { enum { ROWS = TILE < 10 ? TILE : 10 }; what; }                                             \
     else { enum { ROWS = TILE }; what; }
 
 static void multiply_rows(const float *left, const float *right, int64_t inputs, float *to, int64_t step, int rows) {
@@ -339,6 +339,9 @@ INLINE void remember(const struct shape *s, const struct layer *layer, const flo
 static int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
 
 int64_t autogaze_panel(void) { return PANEL; }
+
+/* Whether heads of D channels can be computed. */
+int64_t autogaze_takes(int64_t D) { return D % PANEL == 0 && D <= MOST_D; }
 
 /* Floats that a thread lays a tile of tokens into; a little apart from the next thread's, so that they share no line. */
 static int64_t tile_size(const struct shape *s) {

@@ -44,7 +44,8 @@ class NativeEngine(Engine):
     """An engine that decodes by compiled code where it can: fp32 on a processor that has it.
 
     Elsewhere it does what :class:`~autogaze.engine.Engine` does. A row's numbers are the same to the bit in any batch,
-    in any number of threads, and whether its frames come one by one or all at once.
+    in any number of threads, and whether its frames come one by one or all at once. Autocast does not reach the
+    compiled code.
     """
 
     def __init__(self, decoder: GazeDecoder, *, positions: Positions, together: bool | None = None) -> None:

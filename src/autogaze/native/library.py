@@ -26,7 +26,6 @@ from autogaze.tiled_attention import Scratch
 SWITCH = "AUTOGAZE_NATIVE"
 """Environment variable; ``0`` leaves all decoding to torch."""
 _SOURCE = Path(__file__).with_name("decoder.c")
-_MOST_HEAD_DIM = 128  # MOST_D there
 
 
 class _Shape(ctypes.Structure):
@@ -62,6 +61,9 @@ class Library:
         self._scratch = code.autogaze_scratch
         self._scratch.restype = size
         self._scratch.argtypes = [pointer, size, size, size]
+        self._takes = code.autogaze_takes
+        self._takes.restype = size
+        self._takes.argtypes = [size]
         code.autogaze_panel.restype = size
         self.panel: int = code.autogaze_panel()
         """W: outputs of a matrix, and places of the cache, that are computed at once."""
@@ -71,7 +73,7 @@ class Library:
 
     def takes(self, head_dim: int) -> bool:
         """Whether heads of so many channels can be computed."""
-        return head_dim % self.panel == 0 and head_dim <= _MOST_HEAD_DIM
+        return bool(self._takes(head_dim))
 
     def feed(
         self,
@@ -178,11 +180,8 @@ def _outcome() -> Library | str:
     """The library, or why there is none; compiled at the first call of a process that finds none in the cache."""
     try:
         return Library(compiled(_SOURCE))
-    except CompilerFailedError as error:
+    except (CompilerFailedError, OSError) as error:  # the loader's: a folder from which nothing may be run, for example
         warnings.warn(FallbackWarning(f"decoding by torch alone, which takes longer: {error}"), stacklevel=2)
         return str(error)
     except NativeError as error:
-        return str(error)
-    except OSError as error:  # the loader's: a folder from which nothing may be run, for example
-        warnings.warn(FallbackWarning(f"decoding by torch alone, which takes longer: {error}"), stacklevel=2)
         return str(error)
