@@ -52,18 +52,21 @@ struct span {
 
 INLINE vector load(const float *from) { return *(const vector_anywhere *)from; }
 INLINE void store(float *to, vector value) { *(vector_anywhere *)to = value; }
-INLINE vector all(float value) { return (vector){0} + value; }
+INLINE vector all(float value) { return value - (vector){0}; } /* + would be an addition: it makes 0 of -0 */
 INLINE vector choose(integers where, vector yes, vector no) {
     return (vector)((where & (integers)yes) | (~where & (integers)no));
 }
-/* Of a number and NaN these are the second argument. */
+/* Of a number and NaN the larger and the smaller are the second argument. Products are added in one rounding: left to
+   itself a compiler rounds once or twice as it likes, in each of a loop's versions. */
 #if defined(__AVX512F__)
 INLINE vector larger(vector a, vector b) { return _mm512_max_ps(a, b); }
 INLINE vector smaller(vector a, vector b) { return _mm512_min_ps(a, b); }
+INLINE vector add_product(vector sum, vector a, float b) { return _mm512_fmadd_ps(a, all(b), sum); }
 INLINE int any_above(vector x, float level) { return _mm512_cmp_ps_mask(x, all(level), _CMP_GT_OQ) != 0; }
 #else
 INLINE vector larger(vector a, vector b) { return _mm256_max_ps(a, b); }
 INLINE vector smaller(vector a, vector b) { return _mm256_min_ps(a, b); }
+INLINE vector add_product(vector sum, vector a, float b) { return _mm256_fmadd_ps(a, all(b), sum); }
 INLINE int any_above(vector x, float level) { return _mm256_movemask_ps(_mm256_cmp_ps(x, all(level), _CMP_GT_OQ)) != 0; }
 #endif
 
@@ -107,7 +110,7 @@ INLINE void multiply(const float *left, const float *right, int64_t inputs, floa
         vector column[PANEL_VECTORS];
         for (int v = 0; v < PANEL_VECTORS; v++) column[v] = load(right + c * PANEL + v * LANES);
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < PANEL_VECTORS; v++) sum[r][v] += column[v] * left[c * TILE + r];
+            for (int v = 0; v < PANEL_VECTORS; v++) sum[r][v] = add_product(sum[r][v], column[v], left[c * TILE + r]);
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < PANEL_VECTORS; v++) store(to + r * to_step + v * LANES, sum[r][v]);
@@ -123,7 +126,7 @@ INLINE void gather(const float *left, const float *right, int64_t inputs, int64_
         vector column[PANEL_VECTORS];
         for (int v = 0; v < PANEL_VECTORS; v++) column[v] = load(right + c * D + v * LANES);
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < PANEL_VECTORS; v++) sum[r][v] += column[v] * left[r * KEYS + c];
+            for (int v = 0; v < PANEL_VECTORS; v++) sum[r][v] = add_product(sum[r][v], column[v], left[r * KEYS + c]);
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < PANEL_VECTORS; v++) store(to + r * D + v * LANES, sum[r][v]);
