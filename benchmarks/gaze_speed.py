@@ -4,9 +4,9 @@
 
 Patterns are forced by one ratio for each frame, so that random weights do the work of trained ones: ``demo`` is the
 published demo clip's 198 gazes on the first frame and 10 on each other; ``full`` is every patch. All rows of one
-machine are measured in one run, in turn, on the same weights, and give the same gazes (checked). ``kernels``, not on
-CUDA devices, is the time spent inside torch's own kernels during one engine call, measured in place operator by
-operator. ``cpu_ms`` is the processor's time of all threads: it tells less of what else the machine does.
+machine are measured in one run, in turn, on the same weights, and give the same gazes (checked). ``engine`` decodes by
+compiled code where that can be had, ``engine_by_torch`` never does. ``cpu_ms`` is the processor's time of all threads:
+it tells less of what else the machine does.
 ``published_over_…`` says how many times longer the published loop takes for a clip, alone or in a batch; the loop takes
 one clip at a time. ``limit`` is what a clip's multiplications alone take at the rate of large matrices, measured then
 and there.
@@ -27,33 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 from limits import clip_flops, device_name, matmul_flops_per_second, synchronize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autogaze.benching.naive import NaiveEngine
+from autogaze.engine import Engine
 from autogaze.models.autogaze import AutoGaze
 from autogaze.models.autogaze.decoding import ClipDecoder
+from autogaze.native.library import state
 
 FRAMES = 16
 PATTERNS = {"demo": [198] + [10] * 15, "ratio_0.05": [13] * 16, "full": [265] * 16}
-
-
-class KernelClock(TorchDispatchMode):
-    """Adds up the time inside each operator's kernel."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.calls: dict[str, int] = defaultdict(int)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        start = time.perf_counter()
-        out = func(*args, **(kwargs or {}))
-        synchronize(self.device)
-        name = str(func.overloadpacket)
-        self.seconds[name] += time.perf_counter() - start
-        self.calls[name] += 1
-        return out
 
 
 def gaze(decoder: ClipDecoder, video: torch.Tensor, counts: list[int]) -> list[list[list[int]]]:
@@ -85,22 +67,6 @@ def timed(times: list[tuple[float, float]]) -> dict[str, float]:
     return summary([ms for ms, _ in times]) | {"cpu_ms": float(np.median([ms for _, ms in times]))}
 
 
-def inside_kernels(run: Callable[[], Any], repeats: int, device: torch.device) -> dict[str, Any]:
-    """The time inside kernels, of all and of the operators that take most."""
-    clock = KernelClock(device)
-    sums = []
-    for _ in range(repeats):
-        clock.seconds.clear()
-        with clock:
-            run()
-        sums.append(sum(clock.seconds.values()) * 1e3)
-    longest = sorted(clock.seconds.items(), key=lambda item: -item[1])[:8]
-    return {
-        "kernels": summary(sums),
-        "kernels_by_operator_ms": {op: round(seconds * 1e3, 2) for op, seconds in longest},
-    }
-
-
 def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches: list[int]) -> dict[str, Any]:
     generator, device = torch.Generator().manual_seed(0), model.device
     clip = torch.randn(1, FRAMES, 3, model.input_px, model.input_px, generator=generator).to(device, model.dtype)
@@ -110,8 +76,11 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
         loop = NaiveEngine(model.gazing_model.gaze_decoder, positions=model.config.positions)
         published = ClipDecoder(model.gazing_model, engine=loop)
         runs["published_loop"] = lambda: gaze(published, clip, counts)
-        first, second = runs["engine"](), runs["published_loop"]()
-        rows["same_gazes"] = first == second
+        plain = Engine(model.gazing_model.gaze_decoder, positions=model.config.positions)
+        by_torch = ClipDecoder(model.gazing_model, engine=plain)
+        runs["engine_by_torch"] = lambda: gaze(by_torch, clip, counts)
+        first, *others = [run() for run in runs.values()]
+        rows["same_gazes"] = all(other == first for other in others)
     for _ in range(3 if device.type == "cuda" else 1):  # warm-up; there, steps are recorded in the second
         for run in runs.values():
             run()
@@ -120,9 +89,6 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
         for label, run in runs.items():
             times[label] += measure(run, 1, device)
     rows |= {label: timed(values) for label, values in times.items()}
-    if device.type != "cuda":  # there, what is recorded runs unseen
-        rows |= inside_kernels(lambda: gaze(model.decoder, clip, counts), max(3, repeats // 3), device)
-        rows["engine_over_kernels"] = rows["engine"]["median_ms"] / rows["kernels"]["median_ms"]
     for size in batches:
         batch = clip.expand(size, -1, -1, -1, -1)
         times_of_batch = measure(lambda batch=batch: gaze(model.decoder, batch, counts), 5, device)
@@ -134,7 +100,8 @@ def compare(model: AutoGaze, name: str, counts: list[int], repeats: int, batches
     if "published_loop" in rows:
         rows["limit"]["published_over_limit"] = rows["published_loop"]["median_ms"] / limit_ms
         published_ms = rows["published_loop"]["median_ms"]
-        rows["published_over_engine"] = published_ms / rows["engine"]["median_ms"]
+        for name in ("engine", "engine_by_torch"):
+            rows[f"published_over_{name}"] = published_ms / rows[name]["median_ms"]
         for size in batches:
             rows[f"published_over_batch_of_{size}"] = published_ms / rows[f"batch_of_{size}"]["per_clip_ms"]
     return rows
@@ -161,6 +128,7 @@ def main() -> None:
             "cores": os.cpu_count(),
             "threads": options.threads,
             "device": device_name(device),
+            "native": state(),
             "load_before": os.getloadavg()[0],
         },
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},

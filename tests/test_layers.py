@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("algorithms.result", "algorithms.stop_head", "algorithms.ntp", "algorithms.grpo", "algorithms"),
     ),
     # Compiled code
-    ("native", "native.compiler", "native.packing", "native.library", "native.pixels"),
+    ("native", "native.compiler", "native.loading", "native.packing", "native.library", "native.pixels"),
     # Data
     ("archive", "frames", "gaze", "sampling", "tiling", "packing", "retarget", "utils", "summary"),
     # Video in and out

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from autogaze.errors import FallbackWarning
-from autogaze.native import compiler, library
+from autogaze.native import compiler, library, loading
 from autogaze.native.compiler import CompilerFailedError, NativeError, cache_folder, compiled
 
 CODE = "#include <omp.h>\nint answer(void) { int n = 0;\n#pragma omp parallel reduction(+:n)\n n += 1;\n return n; }\n"
@@ -42,9 +42,9 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def forgotten():
     """The outcome of this process's search is forgotten before and after."""
-    library._outcome.cache_clear()
+    loading._outcome.cache_clear()
     yield
-    library._outcome.cache_clear()
+    loading._outcome.cache_clear()
 
 
 def fake(path: Path, script: str) -> str:
@@ -234,7 +234,7 @@ def test_a_failing_compiler_is_warned_of_once(tmp_path, monkeypatch, forgotten):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = broken_gcc(tmp_path)
     monkeypatch.setenv("CC", command)
-    with pytest.warns(FallbackWarning, match=f"decoding by torch alone, which takes longer: {command}"):
+    with pytest.warns(FallbackWarning, match=f"gazing without compiled code, slower: {command}"):
         assert library.library() is None
     assert library.library() is None
     assert library.state().startswith(f"torch ({command} -std")
@@ -259,13 +259,13 @@ def test_a_library_that_cannot_be_loaded(tmp_path, monkeypatch, forgotten):
 
 
 def test_it_can_be_switched_off(monkeypatch):
-    monkeypatch.setenv(library.SWITCH, "0")
+    monkeypatch.setenv(loading.SWITCH, "0")
     assert library.library() is None
     assert library.state() == "torch (AUTOGAZE_NATIVE=0)"
 
 
 def test_the_switch_is_in_the_environment_of_a_process(tmp_path):
-    environment = os.environ | {library.SWITCH: "0", "XDG_CACHE_HOME": str(tmp_path)}
+    environment = os.environ | {loading.SWITCH: "0", "XDG_CACHE_HOME": str(tmp_path)}
     code = "from autogaze.models.autogaze import AutoGaze; AutoGaze().decoder.start(1, frames=1, max_gazes=1)"
     command = [sys.executable, "-c", code]
     subprocess.run(command, env=environment, check=True, timeout=120)

@@ -16,7 +16,8 @@ from autogaze.models.autogaze.decoding import ClipDecoder
 from autogaze.models.autogaze.modeling_autogaze import GazeModel
 from autogaze.native.compiler import NativeError
 from autogaze.native.engine import NativeEngine, NativeState
-from autogaze.native.library import SWITCH, library, state
+from autogaze.native.library import library, state
+from autogaze.native.loading import SWITCH
 from naive import naive_gaze
 from small_models import clips, small_model
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autogaze.grid import FrameLayout, PatchGrid
-from autogaze.native.library import SWITCH
+from autogaze.native.loading import SWITCH
 from autogaze.native.pixels import pixel_library
 from autogaze.selectors.cells import Cells, Tiling
 from autogaze.selectors.distortion import Errors, Scales, bare_errors, canvas_errors, picture_errors

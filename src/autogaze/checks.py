@@ -67,7 +67,10 @@ class Report:
 
 
 def check_environment() -> Report:
-    """Look at Python, packages, codecs, devices and extras; imports torch, changes nothing."""
+    """Look at Python, packages, codecs, devices and extras; imports torch.
+
+    Changes nothing but the user's cache, where the code is that is compiled for this processor.
+    """
     return Report(checks=(_python(), *_packages(), *_codecs(), _round_trip(), *_devices(), *_extras(), _bundled()))
 
 
@@ -173,8 +176,18 @@ def _round_trip() -> Check:
 def _devices() -> list[Check]:
     import torch
 
+    from autogaze.native.library import library, state
+
     checks = [
         Check(group="device", name="cpu", found=f"{torch.get_num_threads()} threads", ok=True, required=True),
+        Check(
+            group="device",
+            name="code compiled for it",
+            found=state(),
+            ok=library() is not None,
+            required=False,
+            advice="install gcc: gazing takes twice as long without",
+        ),
     ]
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)

@@ -41,6 +41,8 @@ class Machine:
     """Where learned models ran."""
     accelerator: str | None
     """Model of the accelerator; None without one."""
+    native: str = "torch"
+    """Whether what ran on the CPU was compiled for it, or why not; see :func:`autogaze.native.library.state`."""
     load_before: float | None
     """Mean number of processes that wanted a CPU, over the minute before; None where the system does not say."""
     load_after: float | None

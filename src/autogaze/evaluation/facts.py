@@ -14,6 +14,7 @@ import torch
 from autogaze.extras import require
 from autogaze.grid import PatchGrid
 from autogaze.loading import checkpoint_fingerprint
+from autogaze.native.library import state
 from autogaze.summary import versions
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -40,6 +41,7 @@ def machine(device: str | None) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "device": device or "cpu",
         "accelerator": accelerator,
+        "native": state(),
     }
 
 

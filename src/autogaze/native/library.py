@@ -7,8 +7,6 @@ pairs of them, O numbers read out of a token, L places of the cache, W the width
 from __future__ import annotations
 
 import ctypes
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,13 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autogaze.errors import FallbackWarning
-from autogaze.native.compiler import CompilerFailedError, NativeError, compiled
+from autogaze.native.compiler import NativeError
+from autogaze.native.loading import load
 from autogaze.native.packing import PackedDecoder
 from autogaze.tiled_attention import Scratch
 
-SWITCH = "AUTOGAZE_NATIVE"
-"""Environment variable; ``0`` leaves all decoding to torch."""
 _SOURCE = Path(__file__).with_name("decoder.c")
 
 
@@ -52,8 +48,7 @@ def readable(tensor: Tensor) -> bool:
 class Library:
     """The functions of the shared library."""
 
-    def __init__(self, path: Path) -> None:
-        code = ctypes.CDLL(str(path))
+    def __init__(self, code: ctypes.CDLL) -> None:
         size, pointer = ctypes.c_int64, ctypes.c_void_p
         self._feed = code.autogaze_feed
         self._feed.restype = None
@@ -141,25 +136,21 @@ class Library:
         return said_AO
 
 
-def is_switched_off() -> bool:
-    """Whether the user wants no compiled code."""
-    return os.environ.get(SWITCH) == "0"
-
-
 def library() -> Library | None:
     """The compiled decoder; None where there is none, see :func:`state`."""
-    if is_switched_off():
-        return None
-    found = _outcome()
-    return found if isinstance(found, Library) else None
+    code = load(_SOURCE)
+    return None if isinstance(code, str) else _library(code)
 
 
 def state() -> str:
     """In words, whether decoding on this machine's processor is compiled, or why not."""
-    if is_switched_off():
-        return f"torch ({SWITCH}=0)"
-    found = _outcome()
-    return "compiled" if isinstance(found, Library) else f"torch ({found})"
+    code = load(_SOURCE)
+    return f"torch ({code})" if isinstance(code, str) else "compiled"
+
+
+@cache
+def _library(code: ctypes.CDLL) -> Library:
+    return Library(code)
 
 
 def _of_panel(panel: int) -> Library:
@@ -173,15 +164,3 @@ def _of_panel(panel: int) -> Library:
         here = state() if found is None else f"compiled in panels of {found.panel}"
         raise NativeError(f"a state of decoding compiled in panels of {panel} cannot go on here, which is {here}")
     return found
-
-
-@cache
-def _outcome() -> Library | str:
-    """The library, or why there is none; compiled at the first call of a process that finds none in the cache."""
-    try:
-        return Library(compiled(_SOURCE))
-    except (CompilerFailedError, OSError) as error:  # the loader's: a folder from which nothing may be run, for example
-        warnings.warn(FallbackWarning(f"decoding by torch alone, which takes longer: {error}"), stacklevel=2)
-        return str(error)
-    except NativeError as error:
-        return str(error)

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autogaze.grid import Indices
-from autogaze.native.compiler import NativeError, compiled
-from autogaze.native.library import is_switched_off
+from autogaze.native.loading import load
 
 _SOURCE = Path(__file__).with_name("pixels.c")
 
@@ -64,11 +63,10 @@ class Tile:
 class PixelLibrary:
     """The functions of the shared library."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, code: ctypes.CDLL) -> None:
         size, pointer = ctypes.c_int64, ctypes.c_void_p
-        code = ctypes.CDLL(str(path))
         # It takes less time than to let other threads go on meanwhile, and to wait for them then.
-        self._paste = ctypes.PyDLL(str(path)).autogaze_paste
+        self._paste = ctypes.PyDLL(code._name, handle=code._handle).autogaze_paste
         self._paste.restype = size
         self._paste.argtypes = [pointer, size, size, size]
         self._errors = code.autogaze_errors
@@ -130,12 +128,10 @@ def _address(array: NDArray[Any] | None) -> int | None:
 
 def pixel_library() -> PixelLibrary | None:
     """The compiled code; None where there is none."""
-    return None if is_switched_off() else _outcome()
+    code = load(_SOURCE)
+    return None if isinstance(code, str) else _library(code)
 
 
 @cache
-def _outcome() -> PixelLibrary | None:
-    try:
-        return PixelLibrary(compiled(_SOURCE))
-    except (NativeError, OSError):  # of which the decoder warns
-        return None
+def _library(code: ctypes.CDLL) -> PixelLibrary:
+    return PixelLibrary(code)
