@@ -6,10 +6,11 @@
 ``growth``: clips of VIDEO at its own size, cut into tiles, one after the other until so many tiles are done. The time a
 tile takes is the median over the clips since the mark before; the processor's time is there too, since it tells less of
 what else the machine does. Clips of one frame with few patches (``--frames 1 --ratio 0.02``) get through 10,000 tiles
-in less than ten minutes on two cores. ``grown`` compares the last mark with the first. ``batches``: one clip with
-``tile_batch`` tiles at once, in turn. ``occupancy`` is the mean share of a batch's tiles that a pass of the decoder is
-for; the others have ended their frame and wait for the slowest. Only what a fuller pass does faster could be won by
-filling batches from a queue.
+in less than ten minutes on two cores. ``grown`` compares the last mark with the first; machines change their pace in
+minutes, so ``over_fresh`` says how much longer a tile takes this process, after all of them, than processes that are
+started then and there, in turn, on the same clips. ``batches``: one clip with ``tile_batch`` tiles at once, in turn.
+``occupancy`` is the mean share of a batch's tiles that a pass of the decoder is for; the others have ended their frame
+and wait for the slowest. Only what a fuller pass does faster could be won by filling batches from a queue.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import json
 import os
 import platform
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,21 +107,37 @@ def growth(selector: AutoGazeSelector, clips: list[Frames], tiles_of_clip: int, 
     return {"rows": rows, "grown": grown}
 
 
+def round_of(selector: AutoGazeSelector, clips: list[Frames], tiles_of_clip: int) -> float:
+    """Milliseconds a tile takes, over all clips."""
+    return float(np.mean([gaze(selector, clip)[0].seconds for clip in clips])) / tiles_of_clip * 1e3
+
+
+def over_fresh(selector: AutoGazeSelector, clips: list[Frames], tiles_of_clip: int, rounds: int = 5) -> dict[str, Any]:
+    """What a tile takes this process, and others that have done nothing before but to warm up."""
+    ours, fresh = [], []
+    for _ in range(rounds):
+        ours.append(round_of(selector, clips, tiles_of_clip))
+        told = subprocess.run([sys.executable, *sys.argv, "--fresh"], check=True, capture_output=True, text=True)
+        fresh.append(float(told.stdout))
+    share = float(np.median(ours) / np.median(fresh)) - 1
+    return {"this_process_ms": ours, "fresh_processes_ms": fresh, "seconds_per_tile_ms": share}
+
+
 @contextmanager
 def counted_passes() -> Iterator[list[int]]:
     """The tiles each pass of the decoder is for."""
     tiles: list[int] = []
-    read_out = Engine._read_out
+    feed = Engine._feed
 
-    def counting(engine: Engine, state: DecoderState, hidden: Tensor) -> Any:
-        tiles.append(len(hidden))
-        return read_out(engine, state, hidden)
+    def counting(engine: Engine, state: DecoderState, rows: list[int], *tokens: Any) -> Tensor:
+        tiles.append(len(rows))
+        return feed(engine, state, rows, *tokens)
 
-    Engine._read_out = counting  # type: ignore[method-assign]
+    Engine._feed = counting  # type: ignore[method-assign]
     try:
         yield tiles
     finally:
-        Engine._read_out = read_out  # type: ignore[method-assign]
+        Engine._feed = feed  # type: ignore[method-assign]
 
 
 def batches(selector: AutoGazeSelector, clip: Frames, tiles: int, sizes: list[int], repeats: int) -> dict[str, Any]:
@@ -154,6 +173,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fresh", action="store_true", help="gaze at the clips twice and print what a tile takes")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -163,6 +183,9 @@ def main() -> None:
         selector = AutoGazeSelector(selector.model, tile_batch=selector.tile_batch, budget=Budget(ratio=options.ratio))
     clips = read_clips(options.video, options.frames)
     layout = FrameLayout.tiled(selector.grid, height_px=clips[0].height_px, width_px=clips[0].width_px)
+    if options.fresh:
+        print([round_of(selector, clips, layout.num_tiles) for _ in range(2)][-1])
+        return
     result = {
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -180,6 +203,7 @@ def main() -> None:
         "tile_batch": selector.tile_batch,
         # First, so that no larger batch has set the peak of memory.
         "growth": growth(selector, clips, layout.num_tiles, options.tiles),
+        "over_fresh": over_fresh(selector, clips, layout.num_tiles),
         "batches": batches(selector, clips[0], layout.num_tiles, options.batches, options.repeats),
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -86,9 +86,11 @@ def many_tiles(data: dict[str, Any]) -> str:
     times = [f"{row['seconds_per_tile_ms']['median']:.0f} ms among {row['tiles']:,}" for row in rows]
     frames = data["frames_of_a_clip"]
     memory = f"{rows[0]['peak_memory_mb']:.0f} MB, then {rows[-1]['peak_memory_mb']:.0f} MB"
+    more = data["over_fresh"]["seconds_per_tile_ms"]
+    than_new = f"{abs(more):.0%} {'more' if more > 0 else 'less'} than new processes that took turns with it"
     return (
         f"Of {data['video']} a tile of {frames} {'frame' if frames == 1 else 'frames'} took the {data['model']} model "
-        f"{', '.join(times)}, and memory peaked at {memory} ({data['machine']['threads']} threads, "
+        f"{', '.join(times)}; in the end {than_new}. Memory peaked at {memory} ({data['machine']['threads']} threads, "
         "`benchmarks/many_tiles.py`)."
     )
 
