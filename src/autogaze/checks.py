@@ -186,7 +186,7 @@ def _devices() -> list[Check]:
             found=state(),
             ok=library() is not None,
             required=False,
-            advice="install gcc: gazing takes twice as long without",
+            advice="gazing takes twice as long without; if it is a compiler that is missing, install gcc",
         ),
     ]
     for number in range(torch.cuda.device_count()):
