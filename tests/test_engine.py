@@ -13,6 +13,7 @@ from autogaze.models.autogaze.configuration_autogaze import Positions
 from autogaze.models.autogaze.decoding import ClipDecoder
 from autogaze.models.autogaze.lockstep import LockstepEngine
 from autogaze.models.autogaze.modeling_autogaze import GazeModel
+from autogaze.native.engine import NativeEngine
 from autogaze.tiled_attention import QUERY_SCALE, Scratch
 from naive import naive_gaze, naive_lockstep
 from small_models import clips, small_model
@@ -158,6 +159,20 @@ def test_frame_by_frame_equals_the_whole_clip(positions):
                 piece += more
         for piece, clip in zip(pieces, whole, strict=True):
             same(piece, clip)
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 17])
+@pytest.mark.parametrize("head_dim", [8, 32])  # by torch, and compiled where that can be had
+def test_a_cache_grows_from_any_size(capacity, head_dim):
+    model = small_model(head_dim=head_dim)
+    visual_BPC = model.connector(model.vision_model(clips(2, frames=1))[0])[:, 0].detach()
+    gazed = []
+    for size in (capacity, 999):
+        engine = NativeEngine(model.gaze_decoder, positions="true")
+        state = engine.start(2, capacity=size)
+        gazed.append([engine.decode_frame(state, visual_BPC, max_gazes=12) for _ in range(3)])
+    for small, large in zip(*gazed, strict=True):
+        same(small, large)
 
 
 def test_a_clip_in_the_memory_of_another():

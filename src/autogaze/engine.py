@@ -116,7 +116,7 @@ class Engine:
         """Keys and values (B, G, L, D) per layer, L at least ``capacity``, and a scratch; ``memory``'s if they fit."""
         attention, layers = self.decoder.model.blocks[0].self_attn, self.decoder.model.blocks
         weight = attention.k_proj.weight
-        shape = (clips, weight.shape[0] // attention.head_dim, capacity, attention.head_dim)
+        shape = (clips, weight.shape[0] // attention.head_dim, max(capacity, 1), attention.head_dim)
         together = self._all_together(weight)
         if memory is not None and not together and memory.holds(shape, like=weight):
             return memory.keys, memory.values, memory.scratch

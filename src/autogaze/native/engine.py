@@ -64,7 +64,8 @@ class NativeEngine(Engine):
         if code is None or not code.takes(self.decoder.model.blocks[0].self_attn.head_dim):
             return super().start(clips, capacity=capacity, memory=memory)
         usable = memory if isinstance(memory, NativeState) else None  # others' may end within a panel
-        keys, values, scratch = self._memory(clips, -(-capacity // code.panel) * code.panel, usable)
+        panels = max(-(-capacity // code.panel), 1)  # whole ones, and as many again when the cache grows
+        keys, values, scratch = self._memory(clips, panels * code.panel, usable)
         return NativeState(
             weights=[],
             keys=keys,
