@@ -84,17 +84,38 @@ class TestStreamIsTheWholeVideo:
         assert np.array_equal(whole[CLIP_FRAMES:].index, later.index)
 
     @pytest.mark.parametrize("step_frames", [1, 3, 20])
-    @pytest.mark.parametrize("tile_batch", [1, 4, 5])
-    def test_a_gaze_model_with_more_tiles_than_fit_a_batch(self, tile_batch: int, step_frames: int) -> None:
+    @pytest.mark.parametrize("tile_batch", [1, 3, 4, 5])
+    @pytest.mark.parametrize("kept_tiles", [0, 3, 4])
+    def test_a_gaze_model_with_more_tiles_than_fit_a_batch(
+        self, tile_batch: int, kept_tiles: int, step_frames: int
+    ) -> None:
         side_px = small().grid.scales_px[-1]
         rgb = moving(20, height_px=side_px + 10, width_px=2 * side_px - 3)
         layout = FrameLayout.tiled(small().grid, height_px=rgb.shape[1], width_px=rgb.shape[2])
         assert layout.num_tiles == 4
         budget, frames = Budget(ratio=0.1, threshold=0.4), Frames.from_rgb(rgb)
         whole = AutoGazeSelector(small(), tile_batch=64).open(layout, budget).step(frames)
-        session = AutoGazeSelector(small(), tile_batch=tile_batch).open(layout, budget)
+        session = AutoGazeSelector(small(), tile_batch=tile_batch, kept_tiles=kept_tiles).open(layout, budget)
         steps = [session.step(frames[t : t + step_frames]) for t in range(0, 20, step_frames)]
         assert_same(Gaze.concatenate(steps), whole)
+
+    @pytest.mark.parametrize(("kept_tiles", "decoded"), [(2, (1 + 2 + 3) * 3), (3, 3 * 3)])
+    def test_tiles_that_are_kept_are_not_decoded_again(
+        self, kept_tiles: int, decoded: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, frames = small(), Frames.from_rgb(moving(3, height_px=60, width_px=130))
+        layout = FrameLayout.tiled(model.grid, height_px=60, width_px=130)
+        session = AutoGazeSelector(model, tile_batch=2, kept_tiles=kept_tiles).open(layout, Budget(ratio=0.1))
+        seen, decode_frame = [], model.decoder.engine.decode_frame
+
+        def counting(state: Any, visual_BPC: torch.Tensor, **options: Any) -> Any:
+            seen.append(len(visual_BPC))
+            return decode_frame(state, visual_BPC, **options)
+
+        monkeypatch.setattr(model.decoder.engine, "decode_frame", counting)
+        for t in range(3):
+            session.step(frames[t : t + 1])
+        assert sum(seen) == decoded
 
     def test_a_ratio_for_each_frame_begins_again_with_each_clip(self) -> None:
         ratios = [0.4, *[0.05] * (CLIP_FRAMES - 1)]
@@ -134,12 +155,12 @@ def state_bytes(value: object) -> int:
 
 
 class TestMemory:
-    @pytest.mark.parametrize("model", ["replenish", "difference", "small", "small, one tile at a time"])
+    @pytest.mark.parametrize("model", ["replenish", "difference", "small", "small, tiles", "small, tiles again"])
     def test_does_not_grow(self, model: str) -> None:
         rgb = moving(3 * CLIP_FRAMES, height_px=60, width_px=130)
         chosen: Any = model
         if model.startswith("small"):
-            chosen = AutoGazeSelector(small(), tile_batch=1 if "," in model else 8)
+            chosen = AutoGazeSelector(small(), tile_batch=1, kept_tiles=0 if "again" in model else 64)
         mode: Any = "tiles" if "," in model else "resize"
         session = autogaze.stream(height_px=60, width_px=130, model=chosen, ratio=0.1, mode=mode)
         held = []
@@ -150,10 +171,11 @@ class TestMemory:
         # From clip to clip; within one, a model's memory fills.
         assert held[CLIP_FRAMES : 2 * CLIP_FRAMES] == held[2 * CLIP_FRAMES :]
 
-    @pytest.mark.parametrize("tile_batch", [1, 2, 8])
-    def test_whole_clips_leave_nothing_behind(self, tile_batch: int) -> None:
+    @pytest.mark.parametrize(("tile_batch", "kept_tiles"), [(1, 64), (2, 0), (2, 64), (8, 64)])
+    def test_whole_clips_leave_nothing_behind(self, tile_batch: int, kept_tiles: int) -> None:
         layout = FrameLayout.tiled(small().grid, height_px=60, width_px=330)
-        session = AutoGazeSelector(small(), tile_batch=tile_batch).open(layout, Budget(ratio=0.1))
+        selector = AutoGazeSelector(small(), tile_batch=tile_batch, kept_tiles=kept_tiles)
+        session = selector.open(layout, Budget(ratio=0.1))
         assert layout.num_tiles > 2
         for clip in (moving(CLIP_FRAMES, height_px=60, width_px=330),) * 2:
             session.step(Frames.from_rgb(clip))
@@ -276,6 +298,8 @@ class TestGazeModelAsSelector:
     def test_a_batch_of_no_tiles(self) -> None:
         with pytest.raises(ValueError, match="tile_batch must be at least 1, got 0"):
             AutoGazeSelector(small(), tile_batch=0)
+        with pytest.raises(ValueError, match="kept_tiles must be at least 0, got -1"):
+            AutoGazeSelector(small(), kept_tiles=-1)
 
 
 class TestLoading:

@@ -41,7 +41,13 @@ class AutoGazeSelector:
     needs_motion_vectors = False
 
     def __init__(
-        self, model: AutoGaze, *, name: str = "autogaze", budget: Budget | None = None, tile_batch: int | None = None
+        self,
+        model: AutoGaze,
+        *,
+        name: str = "autogaze",
+        budget: Budget | None = None,
+        tile_batch: int | None = None,
+        kept_tiles: int = 64,
     ) -> None:
         """A selector around a model.
 
@@ -52,18 +58,24 @@ class AutoGazeSelector:
                 threshold, or else the published operating point; with a calibration, what that threshold is worth.
             tile_batch: most tiles decoded at once, which bounds memory (about 50 MB a tile in fp32 at most);
                 None: 8 on a CPU, 64 elsewhere.
+            kept_tiles: most tiles of a frame for which a step that ends inside a clip keeps what the decoder
+                remembers (25 to 50 MB a tile in fp32, on a CPU as the clip goes on); with more tiles, or 0, the clip
+                is decoded again from its beginning at the next step.
 
         Raises:
-            ValueError: tile_batch is below 1.
+            ValueError: tile_batch is below 1, or kept_tiles below 0.
         """
         if tile_batch is not None and tile_batch < 1:
             raise ValueError(f"tile_batch must be at least 1, got {tile_batch}")
+        if kept_tiles < 0:
+            raise ValueError(f"kept_tiles must be at least 0, got {kept_tiles}")
         self.model = model
         self.name = name
         says = model.config.has_task_loss_requirement_during_inference
         own = draw_budget(model.config, frames=model.config.max_num_frames) if says else PUBLISHED_BUDGET
         self.default_budget = budget or model.promised(own)
         self.tile_batch = tile_batch or (8 if model.device.type == "cpu" else 64)
+        self.kept_tiles = kept_tiles
 
     @classmethod
     def from_pretrained(
@@ -144,8 +156,8 @@ class _OpenClip:
 class AutoGazeSession:
     """One video on its way through a gaze model; :meth:`step` takes any number of frames at a time.
 
-    A step that ends inside a clip keeps the decoder's memory until the next one, if the tiles fit one micro-batch.
-    With more tiles it keeps the clip's frames instead and decodes them again: memory stays bounded either way.
+    A step that ends inside a clip keeps the decoder's memory until the next one, for at most ``kept_tiles`` tiles.
+    With more it keeps the clip's frames instead and decodes them again: memory stays bounded either way.
     """
 
     def __init__(self, selector: AutoGazeSelector, layout: FrameLayout, budget: Budget) -> None:
@@ -154,6 +166,7 @@ class AutoGazeSession:
         self.preprocess_seconds = 0.0
         """Time spent so far on cutting frames into tiles, resizing and normalising them."""
         self._selector = selector
+        self._keeps = layout.num_tiles <= selector.kept_tiles
         self._budget = budget
         self._frames_seen = 0
         self._open: _OpenClip | None = None
@@ -178,7 +191,6 @@ class AutoGazeSession:
 
     def _gaze(self, rgb_THWC: NDArray[np.uint8], position: int, *, ends: bool) -> Gaze:
         """The gaze of frames ``position``, … of the current clip."""
-        fits = self.layout.num_tiles <= self._selector.tile_batch
         before = self._open
         self._open = None
         replayed = before.frames if before is not None and before.states is None else []
@@ -190,13 +202,13 @@ class AutoGazeSession:
             state = states[number] if states is not None else None
             tile_gazes, state = self._decode(tiles, start, state)
             gazes += tile_gazes
-            if fits and not ends:
+            if self._keeps and not ends:
                 kept_states.append(state)
             else:
                 self._done = state
         if not ends:
-            self._open = _OpenClip(kept_states, []) if fits else _OpenClip(None, [new])
-        if not fits or before is None:
+            self._open = _OpenClip(kept_states, []) if self._keeps else _OpenClip(None, [new])
+        if not self._keeps or before is None:
             self._done = None  # between steps no more is held than an open clip holds
         return merge([gaze[position - start :] for gaze in gazes], self.layout)
 
@@ -216,7 +228,7 @@ class AutoGazeSession:
         patches = self._selector.grid.num_patches
         limits = [self._budget.max_patches(patches, start + t) for t in range(frames)]
         if state is None:
-            longest = model.config.max_num_frames if self.layout.num_tiles <= self._selector.tile_batch else frames
+            longest = model.config.max_num_frames if self._keeps else frames
             state = model.decoder.start(tiles, frames=longest, max_gazes=max(limits), memory=self._done)
             self._done = None
         slots = model.decoder.step(state, pixels_KTCSS, max_gazes_T=limits, threshold=self._budget.threshold)
