@@ -95,6 +95,30 @@ def many_tiles(data: dict[str, Any]) -> str:
     )
 
 
+def stream_tiles(data: dict[str, Any]) -> str:
+    """What large frames one by one cost, with and without memory between them."""
+    ways = {
+        "whole": "all frames at once",
+        "kept": "one by one, tiles kept",
+        "again": "one by one, decoded again (`kept_tiles=0`)",
+    }
+    lines = ["| frames come | a frame | longest step | more memory |", "|:--|--:|--:|--:|"]
+    for way, said in ways.items():
+        row = {name: value["median"] for name, value in data["ways"][way].items()}
+        memory = f"{row['memory_mb']:.0f} MB" if "memory_mb" in row else "–"
+        lines.append(f"| {said} | {_ms(row['frame_ms'])} | {_ms(row['longest_step_ms'])} | {memory} |")
+    width_px, height_px = data["size_px"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The {data['model']} model at its default threshold, {data['frames']} frames of {data['video']}, "
+            f"{width_px} × {height_px} px, {data['tiles']} tiles; memory beyond that of the first frame; medians of "
+            f"{data['repeats']} runs on {data['machine']['threads']} threads (`benchmarks/stream_tiles.py`).",
+        ]
+    )
+
+
 def half_precision(data: dict[str, Any]) -> str:
     """What becomes of decisions in half precision."""
     lines = [

@@ -270,6 +270,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "watch": ("watch_latency.json", bench_figures.watching),
     "cascade": ("cascade.json", bench_figures.cascade),
     "many-tiles": ("many_tiles.json", bench_figures.many_tiles),
+    "stream-tiles": ("stream_tiles.json", bench_figures.stream_tiles),
     "half-precision": ("half_precision.json", bench_figures.half_precision),
     "lazy-labels": ("lazy_labels.json", gaze_model_figures.lazy_labels),
 }
