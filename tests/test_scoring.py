@@ -152,7 +152,7 @@ def test_padding_changes_neither_value_nor_gradient(junk: int) -> None:
         (total + scored.predicted_loss_BN.masked_fill(~mask, 0).square().sum()).backward()
         gradients.append([total.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
     for plain, padded in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, padded, atol=1e-5, rtol=1e-4)
+        assert (padded - plain).norm() <= 1e-5 * plain.norm() + 1e-6
 
 
 def test_what_stands_in_padding_can_still_be_chosen() -> None:
