@@ -238,8 +238,7 @@ def test_rows_that_wait_stay_as_they_are():
         assert state.unfed[row].tolist() == before.unfed[row].tolist()
         written = slice(before.length[row])  # the rest may be anything, also no number
         assert all(
-            torch.equal(now[row, :, written], then[row, :, written])
-            for now, then in zip(state.keys, keys, strict=True)
+            torch.equal(now[row, :, written], then[row, :, written]) for now, then in zip(state.keys, keys, strict=True)
         )
     assert state.length[1] > before.length[1]
 

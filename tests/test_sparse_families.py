@@ -26,12 +26,12 @@ def test_keeping_everything_is_the_dense_model(name: str, side_px: int) -> None:
     with torch.no_grad():
         sparse = sparsify(model, attention=attention)(video, [gaze, gaze], hidden_states=True)
     dense = samples.dense(model, video)
-    torch.testing.assert_close(sparse.features, dense.features.flatten(0, 2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sparse.features, dense.features.flatten(0, 2), atol=3e-5, rtol=1e-5)
     assert sparse.hidden_states is not None and len(sparse.hidden_states) >= len(dense.hidden_states) - 1
     for own, theirs in zip(sparse.hidden_states[-4:], dense.hidden_states[-4:], strict=True):
-        torch.testing.assert_close(own, theirs.flatten(0, 2), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(own, theirs.flatten(0, 2), atol=3e-5, rtol=1e-5)
     if dense.pooled is None:
         assert sparse.pooled is None
     else:
         assert sparse.pooled is not None
-        torch.testing.assert_close(sparse.pooled, dense.pooled, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(sparse.pooled, dense.pooled, atol=3e-5, rtol=1e-5)

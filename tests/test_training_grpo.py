@@ -37,6 +37,7 @@ from make_video import moving_frames
 from small_models import small_config
 from training_samples import (
     assert_alike,
+    assert_same_gradients,
     events,
     make_footage,
     newest,
@@ -282,9 +283,8 @@ def test_the_gradient_is_that_of_the_definition(footage: Path, tmp_path: Path, s
                 loss = loss - log * better / 0.01 * 0.995**following / (G * B)
     one.module.zero_grad()
     loss.backward()
-    for name, parameter in one.module.named_parameters():
-        if name in got and parameter.grad is not None:
-            torch.testing.assert_close(got[name], parameter.grad, atol=2e-4, rtol=2e-4, msg=name)
+    expected = {name: p.grad for name, p in one.module.named_parameters() if name in got and p.grad is not None}
+    assert_same_gradients(expected, {name: got[name] for name in expected})
     assert max(float(value.abs().max()) for value in got.values()) > 0.1
 
 
@@ -301,9 +301,8 @@ def test_padding_and_other_clips_change_nothing(footage: Path, tmp_path: Path) -
     parts = [gradients(one, single, units) for single in alone]
     junk = both.index_RN.masked_scatter(~both.kept_RN, torch.arange(10**6, 10**6 + both.kept_RN.numel()))
     padded = gradients(one, replace(both, index_RN=junk))
-    for name, value in whole.items():
-        torch.testing.assert_close(value, parts[0][name] + parts[1][name], atol=2e-4, rtol=2e-4, msg=name)
-        torch.testing.assert_close(value, padded[name], msg=name)
+    assert_same_gradients(whole, {name: parts[0][name] + parts[1][name] for name in whole})
+    assert_same_gradients(whole, padded)
 
 
 def test_a_group_of_equals_teaches_no_gazes(footage: Path, tmp_path: Path) -> None:

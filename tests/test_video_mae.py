@@ -128,7 +128,7 @@ def test_keeping_all_equals_a_dense_forward(changes: dict[str, Any]) -> None:
         for table in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
             table.normal_(generator=rng)
         got = model(video, [every, every]).reconstruction
-        torch.testing.assert_close(got, dense_forward(model, video), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got, dense_forward(model, video), rtol=1e-5, atol=3e-5)
 
 
 # What a loss depends on
