@@ -1,6 +1,6 @@
 """Large frames that come one by one, against whole clips; writes ``stream_tiles.json`` beside itself.
 
-    python benchmarks/stream_tiles.py VIDEO [--model bundled] [--frames 16] [--repeats 3] [--threads 2]
+    python benchmarks/stream_tiles.py VIDEO [--model bundled] [--frames 32] [--repeats 3] [--threads 2]
 
 The first frames of VIDEO at its own size, cut into tiles, go through a gaze model in three ways that give the same
 gazes: all at once; one by one, where the tiles keep what the decoder remembers (``kept_tiles``); and one by one, where
@@ -52,11 +52,11 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
     """Gaze in one of the ways."""
     selector = load_selector(options.model)
     assert isinstance(selector, AutoGazeSelector), f"{options.model} is no gaze model"
-    selector.kept_tiles = 0 if way == "again" else 10**6
     frames = read(options.video, options.frames)
     layout = FrameLayout.tiled(selector.grid, height_px=frames.height_px, width_px=frames.width_px)
     selector.open(layout, selector.default_budget).step(frames[:1])  # warm-up
-    before_mb = memory_mb("VmHWM")
+    selector.kept_tiles = 0 if way == "again" else layout.num_tiles
+    before_mb = memory_mb("VmRSS")
     session = selector.open(layout, selector.default_budget)
     steps = [frames] if way == "whole" else [frames[t : t + 1] for t in range(len(frames))]
     seconds, gazes = [], []
@@ -73,7 +73,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
         "longest_step_ms": max(seconds) * 1e3,
         "memory_mb": None if peak_mb is None or before_mb is None else peak_mb - before_mb,
         "kept": gaze.num_gazes / gaze.num_patches,
-        "gazes": gaze.index.tolist(),
+        "gazes": [gaze.count.tolist(), gaze.index.tolist()],
     }
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--way", choices=WAYS, help="measure this one here and print it")
@@ -106,6 +106,7 @@ def main() -> None:
             print(way, {name: value for name, value in found[way][-1].items() if name != "gazes"}, flush=True)
     every = [one for ones in found.values() for one in ones]
     first = every[0]
+    assert all(one["gazes"] == first["gazes"] for one in every), "the ways disagree"
     result = {
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -118,7 +119,6 @@ def main() -> None:
         "model": options.model,
         **{name: first[name] for name in ("tiles", "frames", "size_px", "kept")},
         "repeats": options.repeats,
-        "same_gazes": all(one["gazes"] == first["gazes"] for one in every),
         "ways": {
             way: {
                 name: spread([one[name] for one in ones])

@@ -99,11 +99,11 @@ class TestStreamIsTheWholeVideo:
         steps = [session.step(frames[t : t + step_frames]) for t in range(0, 20, step_frames)]
         assert_same(Gaze.concatenate(steps), whole)
 
-    @pytest.mark.parametrize(("kept_tiles", "decoded"), [(2, (1 + 2 + 3) * 3), (3, 3 * 3)])
-    def test_tiles_that_are_kept_are_not_decoded_again(
+    @pytest.mark.parametrize(("kept_tiles", "decoded"), [(2, (1 + 2 + 3 + 4) * 3), (3, (1 + 2 + 1 + 1) * 3)])
+    def test_tiles_that_are_kept_are_decoded_again_once_in_a_clip(
         self, kept_tiles: int, decoded: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        model, frames = small(), Frames.from_rgb(moving(3, height_px=60, width_px=130))
+        model, frames = small(), Frames.from_rgb(moving(4, height_px=60, width_px=130))
         layout = FrameLayout.tiled(model.grid, height_px=60, width_px=130)
         session = AutoGazeSelector(model, tile_batch=2, kept_tiles=kept_tiles).open(layout, Budget(ratio=0.1))
         seen, decode_frame = [], model.decoder.engine.decode_frame
@@ -113,7 +113,7 @@ class TestStreamIsTheWholeVideo:
             return decode_frame(state, visual_BPC, **options)
 
         monkeypatch.setattr(model.decoder.engine, "decode_frame", counting)
-        for t in range(3):
+        for t in range(4):
             session.step(frames[t : t + 1])
         assert sum(seen) == decoded
 
@@ -182,6 +182,17 @@ class TestMemory:
             assert state_bytes(session) < 5000
         session.step(Frames.from_rgb(clip[:1]))
         assert state_bytes(session) > 50_000
+
+    def test_a_video_that_ends_inside_a_clip_leaves_its_frames_and_no_more(self) -> None:
+        layout, clip = (
+            FrameLayout.tiled(small().grid, height_px=60, width_px=330),
+            moving(7, height_px=60, width_px=330),
+        )
+        session = AutoGazeSelector(small(), tile_batch=2, kept_tiles=64).open(layout, Budget(ratio=0.1))
+        session.step(Frames.from_rgb(clip[:6]))
+        assert clip[:6].nbytes <= state_bytes(session) < clip[:6].nbytes + 5000
+        session.step(Frames.from_rgb(clip[6:]))  # it goes on: from now on it is worth remembering
+        assert state_bytes(session) > clip.nbytes + 100_000
 
 
 class TestStep:

@@ -395,6 +395,8 @@ def test_two_processes_are_one(footage: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     run(grpo_settings(footage, tmp_path / "one", steps=2, save_steps=1, keep=9))
+    (start,) = events(tmp_path / "two", "start")
+    assert start["processes"] == 2
     assert_alike(tmp_path / "one", tmp_path / "two", ("reward", "kept", "entropy", "head", "grad_norm"))
 
 

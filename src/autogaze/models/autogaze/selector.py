@@ -47,7 +47,7 @@ class AutoGazeSelector:
         name: str = "autogaze",
         budget: Budget | None = None,
         tile_batch: int | None = None,
-        kept_tiles: int = 64,
+        kept_tiles: int | None = None,
     ) -> None:
         """A selector around a model.
 
@@ -58,16 +58,16 @@ class AutoGazeSelector:
                 threshold, or else the published operating point; with a calibration, what that threshold is worth.
             tile_batch: most tiles decoded at once, which bounds memory (about 50 MB a tile in fp32 at most);
                 None: 8 on a CPU, 64 elsewhere.
-            kept_tiles: most tiles of a frame for which a step that ends inside a clip keeps what the decoder
-                remembers (25 to 50 MB a tile in fp32, on a CPU as the clip goes on); with more tiles, or 0, the clip
-                is decoded again from its beginning at the next step.
+            kept_tiles: most tiles of a frame, where they are more than ``tile_batch``, that keep what the decoder
+                remembers of them from one step of a clip to the next (on a CPU 2 MB a tile and frame); with more, every
+                step decodes the clip again from its beginning. None: 64 on a CPU, 0 elsewhere.
 
         Raises:
             ValueError: tile_batch is below 1, or kept_tiles below 0.
         """
         if tile_batch is not None and tile_batch < 1:
             raise ValueError(f"tile_batch must be at least 1, got {tile_batch}")
-        if kept_tiles < 0:
+        if kept_tiles is not None and kept_tiles < 0:
             raise ValueError(f"kept_tiles must be at least 0, got {kept_tiles}")
         self.model = model
         self.name = name
@@ -75,7 +75,7 @@ class AutoGazeSelector:
         own = draw_budget(model.config, frames=model.config.max_num_frames) if says else PUBLISHED_BUDGET
         self.default_budget = budget or model.promised(own)
         self.tile_batch = tile_batch or (8 if model.device.type == "cpu" else 64)
-        self.kept_tiles = kept_tiles
+        self.kept_tiles = (64 if model.device.type == "cpu" else 0) if kept_tiles is None else kept_tiles
 
     @classmethod
     def from_pretrained(
@@ -156,8 +156,9 @@ class _OpenClip:
 class AutoGazeSession:
     """One video on its way through a gaze model; :meth:`step` takes any number of frames at a time.
 
-    A step that ends inside a clip keeps the decoder's memory until the next one, for at most ``kept_tiles`` tiles.
-    With more it keeps the clip's frames instead and decodes them again: memory stays bounded either way.
+    A step that ends inside a clip keeps the decoder's memory until the next one, if the tiles fit one micro-batch.
+    With more tiles, a clip's first step keeps its frames instead, and the next one decodes them again: a video is often
+    over there. From then on up to ``kept_tiles`` tiles keep the memory; more go on with frames.
     """
 
     def __init__(self, selector: AutoGazeSelector, layout: FrameLayout, budget: Budget) -> None:
@@ -166,7 +167,7 @@ class AutoGazeSession:
         self.preprocess_seconds = 0.0
         """Time spent so far on cutting frames into tiles, resizing and normalising them."""
         self._selector = selector
-        self._keeps = layout.num_tiles <= selector.kept_tiles
+        self._fits = layout.num_tiles <= selector.tile_batch
         self._budget = budget
         self._frames_seen = 0
         self._open: _OpenClip | None = None
@@ -193,6 +194,7 @@ class AutoGazeSession:
         """The gaze of frames ``position``, … of the current clip."""
         before = self._open
         self._open = None
+        keeps = not ends and (self._fits or (position > 0 and self.layout.num_tiles <= self._selector.kept_tiles))
         replayed = before.frames if before is not None and before.states is None else []
         new = rgb_THWC if not replayed else np.concatenate([*replayed, rgb_THWC])
         start = position - sum(len(frames) for frames in replayed)
@@ -200,15 +202,15 @@ class AutoGazeSession:
         gazes, kept_states = [], []
         for number, tiles in enumerate(self._micro_batches(new)):
             state = states[number] if states is not None else None
-            tile_gazes, state = self._decode(tiles, start, state)
+            tile_gazes, state = self._decode(tiles, start, state, keeps=keeps)
             gazes += tile_gazes
-            if self._keeps and not ends:
+            if keeps:
                 kept_states.append(state)
             else:
                 self._done = state
         if not ends:
-            self._open = _OpenClip(kept_states, []) if self._keeps else _OpenClip(None, [new])
-        if not self._keeps or before is None:
+            self._open = _OpenClip(kept_states, []) if keeps else _OpenClip(None, [new])
+        if not self._fits or before is None:
             self._done = None  # between steps no more is held than an open clip holds
         return merge([gaze[position - start :] for gaze in gazes], self.layout)
 
@@ -222,13 +224,15 @@ class AutoGazeSession:
             yield pixels_KTCSS
             started_seconds = time.perf_counter()
 
-    def _decode(self, pixels_KTCSS: Tensor, start: int, state: ClipState | None) -> tuple[list[Gaze], ClipState]:
+    def _decode(
+        self, pixels_KTCSS: Tensor, start: int, state: ClipState | None, *, keeps: bool
+    ) -> tuple[list[Gaze], ClipState]:
         model = self._selector.model
         tiles, frames = pixels_KTCSS.shape[:2]
         patches = self._selector.grid.num_patches
         limits = [self._budget.max_patches(patches, start + t) for t in range(frames)]
         if state is None:
-            longest = model.config.max_num_frames if self._keeps else frames
+            longest = model.config.max_num_frames if self._fits or keeps else frames
             state = model.decoder.start(tiles, frames=longest, max_gazes=max(limits), memory=self._done)
             self._done = None
         slots = model.decoder.step(state, pixels_KTCSS, max_gazes_T=limits, threshold=self._budget.threshold)
