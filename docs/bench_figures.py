@@ -113,7 +113,7 @@ def stream_tiles(data: dict[str, Any]) -> str:
             *lines,
             "",
             f"The {data['model']} model at its default threshold, {data['frames']} frames of {data['video']}, "
-            f"{width_px} × {height_px} px, {data['tiles']} tiles; memory beyond that of the first frame; medians of "
+            f"{width_px} × {height_px} px, {data['tiles']} tiles; memory beyond what was held after the first frame; medians of "
             f"{data['repeats']} runs on {data['machine']['threads']} threads (`benchmarks/stream_tiles.py`).",
         ]
     )
