@@ -114,7 +114,8 @@ def stream_tiles(data: dict[str, Any]) -> str:
             "",
             f"The {data['model']} model at its default threshold, {data['frames']} frames of {data['video']}, "
             f"{width_px} × {height_px} px, {data['tiles']} tiles; memory beyond what was held "
-            f"after the first frame; medians of {data['repeats']} runs on {data['machine']['threads']} threads (`benchmarks/stream_tiles.py`).",
+            f"after the first frame; medians of {data['repeats']} runs on "
+            f"{data['machine']['threads']} threads (`benchmarks/stream_tiles.py`).",
         ]
     )
 
