@@ -168,6 +168,7 @@ class AutoGazeSession:
         """Time spent so far on cutting frames into tiles, resizing and normalising them."""
         self._selector = selector
         self._fits = layout.num_tiles <= selector.tile_batch
+        self._keeps = self._fits or layout.num_tiles <= selector.kept_tiles
         self._budget = budget
         self._frames_seen = 0
         self._open: _OpenClip | None = None
@@ -194,7 +195,7 @@ class AutoGazeSession:
         """The gaze of frames ``position``, … of the current clip."""
         before = self._open
         self._open = None
-        keeps = not ends and (self._fits or (position > 0 and self.layout.num_tiles <= self._selector.kept_tiles))
+        keeps = self._keeps and not ends and (self._fits or position > 0)
         replayed = before.frames if before is not None and before.states is None else []
         new = rgb_THWC if not replayed else np.concatenate([*replayed, rgb_THWC])
         start = position - sum(len(frames) for frames in replayed)
