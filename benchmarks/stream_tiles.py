@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from many_tiles import memory_mb
 
 from autogaze.frames import Frames
 from autogaze.gaze import Gaze
@@ -39,13 +39,6 @@ def read(path: Path, frames: int) -> Frames:
     """The first frames of a video."""
     with open_video(path, window_frames=frames) as reader:
         return next(iter(reader))
-
-
-def memory_mb(name: str) -> float | None:
-    """``VmRSS``, or its peak ``VmHWM``, where the system tells."""
-    status = Path("/proc/self/status")
-    found = re.search(rf"{name}:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) / 1024 if found else None
 
 
 def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
